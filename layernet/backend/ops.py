@@ -1,0 +1,20 @@
+"""The named kernels. `Ops` is the reference: plain array code that runs on numpy and on cupy.
+
+Kernels come in pairs, `y, res = ops.name(x, ...)` and `ops.name_backward(dy, res, ...)`; what `res` holds is the
+kernel's own affair, so an override may keep something else. A device's faster kernels subclass `Ops` and replace both
+halves of a pair; a test compares each with the reference.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from layernet.backend.reference.linear import LinearOps
+from layernet.backend.reference.randomness import RandomOps
+
+
+class Ops(RandomOps, LinearOps):
+    """Reference kernels on the array module `xp`."""
+
+    def __init__(self, xp: ModuleType) -> None:
+        self.xp = xp

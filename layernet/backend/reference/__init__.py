@@ -1,0 +1,1 @@
+"""One reference for every kernel, one family a file, in array code that numpy and cupy both run."""

@@ -1,0 +1,1 @@
+"""What a layer is and how a net runs."""

@@ -1,0 +1,30 @@
+"""Stretches of training, as a config says them: `5 epochs`, `300 steps`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A count of epochs or of steps (optimizer updates)."""
+
+    count: float
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `5 epochs`, `1 epoch`, `0.5 epochs` or `300 steps`. Raises ValueError for anything else."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(epoch|step)s?\s*", text) if isinstance(text, str) else None
+        if not match or (match[2] == "step" and "." in match[1]):
+            raise ValueError(f"expected a duration like '5 epochs' or '300 steps', got {text!r}")
+        return cls(float(match[1]), f"{match[2]}s")
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """In steps, rounded to the nearest."""
+        return round(self.count * steps_per_epoch) if self.unit == "epochs" else int(self.count)
+
+    def __str__(self) -> str:
+        return f"{self.count:g} {self.unit}"

@@ -1,0 +1,176 @@
+"""The layer contract: what a user subclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from layernet.backend import Array, Shape
+from layernet.core.configurable import Configurable
+from layernet.core.param import Buffer, Const, Param
+from layernet.errors import ContractError, ShapeError
+
+if TYPE_CHECKING:
+    from layernet.core.context import Context
+
+
+class Layer(Configurable):
+    """A step of a net with a hand-written forward and backward.
+
+    Subclasses write `__init__` (plain annotated arguments, no arrays), optionally `build` (shapes and parameters), and
+    `forward` and `backward`. Shapes are those of one example, without N. A layer never writes to itself during a pass:
+    what a pass produces goes through its `ctx`, so a layer can be shared, recomputed and run by several threads.
+    """
+
+    name: str | None = None
+    """Given by the user; None lets the container number it (`conv2d_1`)."""
+    path: str = ""
+    """Where the layer stands in its net, set when the net is built."""
+    in_shape: Shape
+    out_shape: Shape
+    integer_input: bool = False
+    """True for layers that take integers (indices) rather than the net's float type."""
+    learns: bool = True
+    """Whether any parameter in it is trained; kept by the net."""
+
+    def build(self, in_shape: Shape) -> Shape:
+        """Declare Param, Buffer and Const attributes for this input shape; return the output shape."""
+        return in_shape
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        """The output (N, *out_shape) for the input x (N, *in_shape)."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        """The gradient with respect to x, given that with respect to the output; adds parameter gradients to ctx.
+
+        May return None when not `ctx.needs_input_grad`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def flops(self, in_shape: Shape) -> int | None:
+        """Multiply-adds of the forward pass for one example; None where nobody counted."""
+        return None
+
+    def named(self, name: str) -> Self:
+        """This layer, called `name` in paths. Returns self."""
+        self.name = name
+        return self
+
+    def clone(self) -> Self:
+        copy = super().clone()
+        copy.name = self.name
+        return copy
+
+    def connect(self, in_shape: Sequence[int]) -> Shape:
+        """Build for an input of this shape, once; return the output shape. A composite calls it for its children.
+
+        Raises ShapeError when the layer cannot take the shape, ContractError when it was built before.
+        """
+        if "in_shape" in self.__dict__:
+            raise ContractError(
+                f"{self.label} is already part of a net",
+                "a layer object has one place: build a second one, or share the parameters with Ref(name)",
+            )
+        self.in_shape = tuple(int(n) for n in in_shape)
+        try:
+            out_shape = tuple(int(n) for n in self.build(self.in_shape))
+        except ShapeError as error:
+            error.layer = error.layer or self
+            raise
+        if any(n < 1 for n in out_shape):
+            raise ShapeError(
+                f"the output would have shape {out_shape} for an input of shape {self.in_shape}", layer=self
+            )
+        self.out_shape = out_shape
+        return out_shape
+
+    @property
+    def label(self) -> str:
+        """How messages call this layer: its path (or name) and its type."""
+        where = self.path or self.name
+        return f"layer {where} ({type(self).__name__})" if where else f"a {type(self).__name__} layer"
+
+    def children(self) -> dict[str, Layer]:
+        """The layers that this one is made of, by name: attributes that hold a layer or a list of layers.
+
+        A list adds no name of its own; its unnamed layers are numbered per type (`conv2d_1`, `conv2d_2`, ...).
+        """
+        found: dict[str, Layer] = {}
+        counts: dict[str, int] = {}
+
+        def add(name: str, child: Layer) -> None:
+            if name in found:
+                raise ContractError(f"{self.label} holds two layers called {name!r}", "give each its own name")
+            found[name] = child
+
+        for attribute, value in vars(self).items():
+            if isinstance(value, Layer):
+                add(attribute, value)
+            elif isinstance(value, list | tuple):
+                for item in value:
+                    if isinstance(item, Layer):
+                        kind = type(item).__name__.lower()
+                        counts[kind] = counts.get(kind, 0) + 1
+                        add(item.name or f"{kind}_{counts[kind]}", item)
+        return found
+
+    def own(self, kind: type[Any]) -> dict[str, Any]:
+        """The Param, Buffer or Const objects that this layer itself declares, by attribute name."""
+        found = {}
+        for attribute, value in vars(self).items():
+            if isinstance(value, kind):
+                found[attribute] = value
+            elif isinstance(value, list | tuple):
+                found.update({f"{attribute}.{i}": item for i, item in enumerate(value) if isinstance(item, kind)})
+        return found
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Layer]]:
+        """This layer and all layers in it, each with its path, in order."""
+        yield path, self
+        for name, child in self.children().items():
+            yield from child.walk(f"{path}.{name}" if path else name)
+
+    def params(self) -> dict[str, Param]:
+        """All parameters in this layer by path; a shared one under its first path only."""
+        return self._tensors(Param)
+
+    def buffers(self) -> dict[str, Buffer]:
+        """All buffers in this layer by path; a shared one under its first path only."""
+        return self._tensors(Buffer)
+
+    def consts(self) -> dict[str, Const]:
+        """All constants in this layer by path."""
+        return self._tensors(Const)
+
+    def _tensors(self, kind: type[Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        seen: set[int] = set()
+        for path, layer in self.walk():
+            for name, tensor in layer.own(kind).items():
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    found[f"{path}.{name}" if path else name] = tensor
+        return found
+
+
+def tie(layer: Layer, source: Layer) -> None:
+    """Make `layer`, built like `source`, use the parameters and buffers of `source`."""
+    for kind in (Param, Buffer):
+        for name, tensor in source.own(kind).items():
+            mine = layer.own(kind)[name]
+            if mine.shape != tensor.shape:
+                raise ShapeError(
+                    f"it shares {name} with {source.label}, which has shape {tensor.shape}, "
+                    f"but here the input {layer.in_shape} asks for shape {mine.shape}",
+                    layer=layer,
+                )
+            attribute, _, index = name.partition(".")
+            if index:
+                items = list(getattr(layer, attribute))
+                items[int(index)] = tensor
+                setattr(layer, attribute, items)
+            else:
+                setattr(layer, attribute, tensor)
+    for child, original in zip(layer.children().values(), source.children().values(), strict=True):
+        tie(child, original)

@@ -1,0 +1,274 @@
+"""A net: a chain of layers with parameters, on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Self
+
+import numpy as np
+
+from layernet.backend import Array, Shape
+from layernet.backend.device import Device, get_device
+from layernet.core.context import Context, Tape
+from layernet.core.layer import Layer, tie
+from layernet.core.param import Arena, Buffer, Param, Tensor
+from layernet.core.sequential import Ref, Sequential
+from layernet.errors import CheckpointError, ContractError, ShapeError, UsageError, did_you_mean
+
+Gradients = Array | Mapping[str, Array]
+
+
+class Net:
+    """Layers wired one after the other for inputs of one shape.
+
+    `input_shape` is that of one example, without N: (28, 28, 1). Building computes every shape and declares every
+    parameter, and makes no array; `bind` makes them. Raises ShapeError when a layer cannot take what comes before it.
+    """
+
+    def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int]) -> None:
+        self.input_shape: Shape = tuple(int(n) for n in input_shape)
+        self.root = _chain(layers)
+        ties = _replace_refs(self.root)
+        self.root.connect(self.input_shape)
+        for copy, source in ties:
+            tie(copy, source)
+        for path, layer in self.root.walk():
+            layer.path = path
+        self._params = self.root.params()
+        self._buffers = self.root.buffers()
+        for path, tensor in (self._params | self._buffers).items():
+            tensor.path = path
+        self._bound: tuple[Device, str, Arena] | None = None
+        self.seed = 0
+        self.passes = 0
+        """How many training passes ran without a step of their own."""
+        self._note_what_learns()
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of one output, without N."""
+        return self.root.out_shape
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of the chain, in order."""
+        return self.root.layers
+
+    # arrays
+
+    def bind(self, device: str | Device = "auto", dtype: str = "float32", seed: int = 0) -> Self:
+        """Make the arrays, on `device` (cpu, cuda, cuda:N, auto) in float type `dtype`. Returns self.
+
+        The first time, values are drawn: a function of `seed` and the paths alone. Bound again, a net moves with its
+        values. Raises DeviceError when the device cannot be used.
+        """
+        place = device if isinstance(device, Device) else get_device(device)
+        if dtype not in ("float32", "float64"):
+            raise UsageError(f"unknown float type {dtype!r}", "use float32 or float64")
+        values = self.state_dict() if self._bound else None
+        with place.activate():
+            arena = Arena(self._params.values(), place, dtype)
+            for buffer in self._buffers.values():
+                buffer.place(place, dtype)
+            for const in self.root.consts().values():
+                const.place(place, dtype)
+            self._bound = (place, dtype, arena)
+            if values is None:
+                self.initialize(seed)
+            else:
+                self.load_state_dict(values)
+        return self
+
+    def initialize(self, seed: int = 0) -> None:
+        """Draw all parameters and buffers anew."""
+        self.seed = seed
+        for tensor in self._tensors().values():
+            tensor.data[...] = self.device.asarray(tensor.draw(seed), self.dtype)
+
+    @property
+    def device(self) -> Device:
+        """Where the arrays are."""
+        return self._place[0]
+
+    @property
+    def dtype(self) -> str:
+        """The float type of all arrays."""
+        return self._place[1]
+
+    @property
+    def arena(self) -> Arena:
+        """The parameters and gradients as two flat arrays."""
+        return self._place[2]
+
+    @property
+    def _place(self) -> tuple[Device, str, Arena]:
+        if self._bound is None:
+            raise ContractError("the net has no arrays yet", "call net.bind(device) first")
+        return self._bound
+
+    # passes
+
+    def forward(
+        self,
+        x: Array,
+        training: bool = False,
+        *,
+        step: int | None = None,
+        micro_batch: int = 0,
+        recording: bool = True,
+        needs_input_grad: bool = False,
+    ) -> Tape:
+        """Run the net on x (N, *input_shape); the tape holds the outputs and what `backward` needs.
+
+        Randomness is keyed by (seed, path, step, micro_batch); without a `step`, the net counts its training passes.
+        """
+        device, dtype, _ = self._place
+        if step is None:
+            step = self.passes
+            self.passes += training
+        with device.activate():
+            x = device.asarray(x, None if self._takes_integers() else dtype)
+            if x.shape[1:] != self.input_shape:
+                raise UsageError(f"the input has shape {x.shape}, the net expects (N, *{self.input_shape})")
+            tape = Tape(device, dtype, training, recording, self.seed, step, micro_batch)
+            top = Context(tape, None, needs_input_grad, recording)
+            y, tape.root = top.call(self.root, x, needs_input_grad=needs_input_grad)
+            tape.outputs["output"] = y
+        return tape
+
+    def backward(self, tape: Tape, dy: Gradients, *, update_buffers: bool = True) -> Array | None:
+        """Go back through a recorded pass once, adding to the gradients; the gradient of x where it was asked for.
+
+        `dy` is the gradient of the output, or a mapping of output names to gradients. Updates of running statistics
+        are applied now, or by `tape.update_buffers()` later. Gradients add up until `zero_grad`.
+        """
+        grads = dict(dy) if isinstance(dy, Mapping) else {"output": dy}
+        for name in grads:
+            if name not in tape.outputs:
+                raise UsageError(f"the net has no output called {name!r}", did_you_mean(name, tape.outputs))
+        with tape.device.activate():
+            grads = {name: tape.device.asarray(g, tape.dtype) for name, g in grads.items()}
+            gradient = grads.pop("output", None)
+            if gradient is None:
+                gradient = tape.device.xp.zeros_like(tape.output)
+            tape.output_grads = grads
+            assert tape.root is not None
+            top = Context(tape)
+            dx = top.backward(tape.root, gradient)
+            if update_buffers:
+                tape.update_buffers()
+        return dx
+
+    def predict(self, x: Array, batch_size: int | None = None) -> np.ndarray[Any, Any]:
+        """The outputs for x, as a numpy array, in evaluation mode. Keeps nothing; any number of threads may call it."""
+        size = batch_size or max(1, len(x))
+        parts = [
+            self.device.to_numpy(self.forward(x[i : i + size], recording=False).output) for i in range(0, len(x), size)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, *self.output_shape), dtype=self.dtype)
+
+    # parameters
+
+    def params(self) -> dict[str, Param]:
+        """The parameters by path (`stage2.0.conv1.weight`), in order; a shared one under its first path."""
+        return dict(self._params)
+
+    def buffers(self) -> dict[str, Buffer]:
+        """The running statistics by path."""
+        return dict(self._buffers)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self.arena.zero_grad()
+
+    def matching(self, pattern: str) -> list[Param]:
+        """The parameters whose path matches a shell pattern. Raises UsageError when none does."""
+        found = [param for path, param in self._params.items() if fnmatchcase(path, pattern)]
+        if not found:
+            raise UsageError(f"no parameter matches {pattern!r}", did_you_mean(pattern, self._params))
+        return found
+
+    def freeze(self, pattern: str, frozen: bool = True) -> None:
+        """Keep matching parameters as they are; running statistics stay too where all parameters of a layer do.
+
+        Raises UsageError when the pattern matches nothing.
+        """
+        for param in self.matching(pattern):
+            param.frozen = frozen
+        for _, layer in self.root.walk():
+            params = layer.own(Param).values()
+            for buffer in layer.own(Buffer).values():
+                if params:
+                    buffer.frozen = all(param.frozen for param in params)
+                elif fnmatchcase(buffer.path, pattern):
+                    buffer.frozen = frozen
+        self._note_what_learns()
+
+    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Copies of all parameters and buffers, on the host, by path."""
+        return {path: np.array(self.device.to_numpy(t.data)) for path, t in self._tensors().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over values by path. Raises CheckpointError, listing all that does not fit, before changing anything."""
+        mine = self._tensors()
+        problems = [f"missing: {path} {t.shape}" for path, t in mine.items() if path not in state]
+        problems += [f"unknown: {path} {np.shape(value)}" for path, value in state.items() if path not in mine]
+        problems += [
+            f"shape: {path} is {np.shape(state[path])}, the net has {t.shape}"
+            for path, t in mine.items()
+            if path in state and np.shape(state[path]) != t.shape
+        ]
+        if problems:
+            raise CheckpointError("the values do not fit this net:\n  " + "\n  ".join(problems))
+        for path, tensor in mine.items():
+            tensor.data[...] = self.device.asarray(state[path], self.dtype)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**self._params, **self._buffers}
+
+    def _note_what_learns(self) -> None:
+        for _, layer in self.root.walk():
+            layer.learns = any(not param.frozen for param in layer.params().values())
+
+    def _takes_integers(self) -> bool:
+        return bool(self.layers) and self.layers[0].integer_input
+
+    def __repr__(self) -> str:
+        return f"Net({len(self.layers)} layers, {self.input_shape} -> {self.output_shape})"
+
+
+def _chain(layers: Sequence[Layer]) -> Sequential:
+    """The layers as one, refused where they are no layers or stand in the net twice."""
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise UsageError(f"layers[{index}] is {layer!r}, not a Layer")
+        if any(layer is other for other in layers[:index]):
+            raise UsageError(
+                f"layers[{index}] {layer!r} stands in the net twice",
+                "build a second one, or share the parameters with Ref(name)",
+            )
+    return Sequential(list(layers))
+
+
+def _replace_refs(root: Layer) -> list[tuple[Layer, Layer]]:
+    """Put a clone of what it names in the place of every Ref; the pairs (clone, source) that are to be tied."""
+    named = {path: layer for path, layer in root.walk() if not isinstance(layer, Ref) and path}
+    pairs: list[tuple[Layer, Layer]] = []
+
+    def resolve(ref: Ref) -> Layer:
+        source = named.get(ref.to)
+        if source is None:
+            raise ShapeError(f"ref: there is no layer called {ref.to!r}", did_you_mean(ref.to, named), layer=ref)
+        copy = source.clone()
+        copy.name = ref.name
+        pairs.append((copy, source))
+        return copy
+
+    for _, layer in list(root.walk()):
+        for attribute, value in list(vars(layer).items()):
+            if isinstance(value, Ref):
+                setattr(layer, attribute, resolve(value))
+            elif isinstance(value, list) and any(isinstance(item, Ref) for item in value):
+                setattr(layer, attribute, [resolve(v) if isinstance(v, Ref) else v for v in value])
+    return pairs

@@ -1,0 +1,113 @@
+"""Every error that layernet raises on purpose, and the one place where their messages are formatted.
+
+Stands at the bottom of the package: imports nothing of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in a text file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where (file position, path in the config), what, and the cure."""
+
+    message: str
+    path: str = ""
+    mark: Mark | None = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = "".join(f"{part}: " for part in (self.mark, self.path) if part)
+        return place + self.message + (f"; {self.hint}" if self.hint else "")
+
+
+class LayernetError(Exception):
+    """Base of all errors raised on purpose: one clear message, no traceback on the command line.
+
+    `exit_code` is what the command line returns for it: 1 for a run that failed, 2 for wrong usage or config.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
+
+
+class ConfigError(LayernetError):
+    """A config that cannot be used: every problem found, each with its place and cure."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem] | str) -> None:
+        self.problems = [Problem(problems)] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class UsageError(LayernetError):
+    """A command line or an argument that cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(LayernetError):
+    """Data that is absent, damaged or not what was promised."""
+
+
+class CheckpointError(LayernetError):
+    """A checkpoint that cannot be written, read, or does not fit the net."""
+
+
+class DeviceError(LayernetError):
+    """A device that does not exist or cannot be used here."""
+
+    exit_code = 2
+
+
+class NumericsError(LayernetError):
+    """A NaN or an infinity where a finite number must stand."""
+
+
+class ContractError(LayernetError):
+    """A layer (or a loss, an optimizer, ...) or its caller broke the contract of docs/architecture.md."""
+
+
+class ShapeError(LayernetError):
+    """A layer cannot take an input of this shape. `layer` is the layer that refused, where known."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "", layer: object | None = None) -> None:
+        super().__init__(message, hint)
+        self.layer = layer
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest of the known words, or lists them when none is near."""
+    choices = sorted(set(known))
+    folded = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {folded[near[0]]!r}?"
+    if not choices:
+        return "nothing is allowed here"
+    return f"known: {', '.join(choices)}"
+
+
+def at(mark: Mark | None, path: str, problems: Sequence[Problem]) -> list[Problem]:
+    """The problems, each given this place where it has none of its own."""
+    return [replace(p, mark=p.mark or mark, path=p.path or path) for p in problems]

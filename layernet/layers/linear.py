@@ -1,0 +1,61 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+import math
+
+from layernet.backend import Array, Shape
+from layernet.core import init
+from layernet.core.context import Context
+from layernet.core.init import InitFunction
+from layernet.core.layer import Layer
+from layernet.core.param import Param
+from layernet.errors import ShapeError
+
+
+class Linear(Layer):
+    """y = x weight^T + bias, over the last axis.
+
+    Shape: (N, ..., in) -> (N, ..., out_features); weight (out_features, in), bias (out_features). The default weights
+    keep the second moment through ReLU (He et al. 2015, arXiv:1502.01852). The bias is spared by weight decay.
+    """
+
+    def __init__(
+        self,
+        out_features: int,
+        bias: bool = True,
+        weight_init: InitFunction = init.kaiming_normal(),
+        bias_init: InitFunction = init.constant(0.0),
+    ) -> None:
+        if out_features < 1:
+            raise ValueError(f"out_features must be at least 1, got {out_features}")
+        self.out_features = out_features
+        self.use_bias = bias
+        self.weight_init, self.bias_init = weight_init, bias_init
+
+    def build(self, in_shape: Shape) -> Shape:
+        if len(in_shape) == 0:
+            raise ShapeError("Linear needs at least one axis of features", "give the input a shape like [1]")
+        self.weight = Param((self.out_features, in_shape[-1]), self.weight_init)
+        self.bias = Param((self.out_features,), self.bias_init, decay_mult=0) if self.use_bias else None
+        return (*in_shape[:-1], self.out_features)
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        y, res = ctx.ops.linear(x, self.weight.data, self.bias.data if self.bias else None)
+        ctx.save(res)
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (res,) = ctx.saved
+        dx, dw, db = ctx.ops.linear_backward(
+            dy,
+            res,
+            need_dx=ctx.needs_input_grad,
+            need_dw=ctx.needs_grad(self.weight),
+            need_db=ctx.needs_grad(self.bias),
+        )
+        ctx.add_grads((self.weight, dw), (self.bias, db))
+        return dx
+
+    def flops(self, in_shape: Shape) -> int:
+        return math.prod(in_shape) * self.out_features
