@@ -51,6 +51,11 @@ class Net:
         return self.root.out_shape
 
     @property
+    def size(self) -> int:
+        """How many numbers are learned; shared ones count once."""
+        return sum(param.size for param in self._params.values())
+
+    @property
     def layers(self) -> list[Layer]:
         """The layers of the chain, in order."""
         return self.root.layers

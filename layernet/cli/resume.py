@@ -1,0 +1,21 @@
+"""`layernet resume RUN`."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "go on with a run that ended early"
+EXAMPLE = "layernet resume runs/digits_convnet-001"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("directory", metavar="RUN", help="a run directory")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train on; the exit code."""
+    from layernet.train.experiment import Experiment
+
+    Experiment.resume(args.directory)
+    return 0

@@ -1,0 +1,60 @@
+"""A net as a table, from its declared shapes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from layernet.backend import Shape
+from layernet.core.layer import Layer
+from layernet.core.net import Net
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer of a net."""
+
+    path: str
+    type: str
+    depth: int
+    """0 for a layer of the chain, 1 for a layer in it, and so on."""
+    in_shape: Shape
+    out_shape: Shape
+    params: int
+    """Learned numbers, those of layers inside included; shared ones count where they stand first."""
+    flops: int | None
+    """Multiply-adds for one example, those of layers inside included; None where nobody counted."""
+    bytes: int
+    """Bytes of the layer's own output for one batch."""
+
+
+def summarize(net: Net, batch_size: int = 1, dtype: str = "float32") -> list[LayerRow]:
+    """A row for every layer, in order, composites before what they are made of."""
+    itemsize = {"float32": 4, "float64": 8}[dtype]
+
+    def rows(layer: Layer, depth: int) -> Iterator[LayerRow]:
+        yield LayerRow(
+            path=layer.path,
+            type=type(layer).__name__,
+            depth=depth,
+            in_shape=layer.in_shape,
+            out_shape=layer.out_shape,
+            params=sum(p.size for p in layer.params().values() if p.path.startswith(f"{layer.path}.")),
+            flops=count_flops(layer),
+            bytes=batch_size * math.prod(layer.out_shape) * itemsize,
+        )
+        for child in layer.children().values():
+            yield from rows(child, depth + 1)
+
+    return [row for layer in net.layers for row in rows(layer, 0)]
+
+
+def count_flops(layer: Layer) -> int | None:
+    """Multiply-adds of a layer for one example: its own count, or the sum over the layers it is made of."""
+    own = layer.flops(layer.in_shape)
+    if own is not None:
+        return own
+    counts = [count_flops(child) for child in layer.children().values()]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

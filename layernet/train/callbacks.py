@@ -1,0 +1,32 @@
+"""What happens around the loop: a callback sees the trainer at fixed moments and may read and log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layernet.core.configurable import Configurable
+
+if TYPE_CHECKING:
+    from layernet.train.trainer import Row, Trainer
+
+
+class Callback(Configurable):
+    """Base of callbacks; each method does nothing by itself. They are called in the order in which they are listed.
+
+    `trainer` offers `step` (updates done), `epoch`, `net`, `config`, `history` (rows so far) and `stop()`.
+    """
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Before the first step; on resuming too."""
+
+    def on_evaluate(self, trainer: Trainer, row: Row) -> None:
+        """After every evaluation: `row` is what goes to metrics.csv."""
+
+    def on_step(self, trainer: Trainer) -> None:
+        """After every update of the parameters, and the evaluation where one was due."""
+
+    def on_epoch(self, trainer: Trainer) -> None:
+        """After the last step of every epoch."""
+
+    def on_stop(self, trainer: Trainer, error: BaseException | None) -> None:
+        """At the end: `error` is None when training went through, else what ended it."""

@@ -1,0 +1,148 @@
+"""An experiment: a validated config with its net, its data and its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+
+from layernet.config.experiment import ExperimentConfig, check_data, load_config
+from layernet.core.net import Net
+from layernet.data.dataset import split
+from layernet.data.loader import Loader, fit_transforms
+from layernet.errors import UsageError, did_you_mean
+from layernet.train import checkpoint, state
+from layernet.train.console import Display, duration, values
+from layernet.train.recorder import Recorder
+from layernet.train.rundir import RunDirectory
+from layernet.train.trainer import Row, Trainer, evaluate
+
+Overrides = Mapping[str, object] | Sequence[str]
+
+
+class Experiment:
+    """What a config describes, ready to train and evaluate.
+
+    `net` is bound and initialised from the seed. Data is read when it is first needed.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self.config = config
+        self.net: Net = config.net.bind(config.device, config.dtype, config.seed)
+        self._loaders: dict[str, Loader] | None = None
+        self._measured = False
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Overrides = ()) -> Self:
+        """From a config file; `overrides` as {"train.epochs": 2} or ["train.epochs=2"]. Raises ConfigError."""
+        return cls(load_config(path, overrides))
+
+    @classmethod
+    def open(cls, run: str | Path, which: str | None = None) -> Self:
+        """From a run directory, with the values of its checkpoint `which`: by default `best` if there is one, or `last`.
+
+        Raises UsageError when there is no such run, CheckpointError when the checkpoint cannot be used.
+        """
+        directory = RunDirectory.open(Path(run))
+        experiment = cls(load_config(directory.resolved))
+        which = which or ("best" if directory.checkpoint("best").exists() else "last")
+        saved = checkpoint.load(directory.checkpoint(which))
+        state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
+        experiment._measured = True
+        return experiment
+
+    def train(self, runs: str | Path = "runs", name: str | None = None, console: Console | None = None) -> Path:
+        """Train to the end in a new run directory `<runs>/<name>-NNN`, then evaluate on the test set; its path."""
+        check_data(self.config)
+        run = RunDirectory.create(Path(runs), name or self.config.name)
+        run.describe(
+            given=self.config.text,
+            resolved=self.config.dump(),
+            files=self.config.files,
+            facts={"seed": self.config.seed, "device": self.net.device.name, "parameters": self.net.size},
+            config=self.config.path,
+        )
+        self._train(run, None, console or Console())
+        return run.path
+
+    @classmethod
+    def resume(cls, run: str | Path, console: Console | None = None) -> Self:
+        """Go on with a run that ended early, from its checkpoint `last`, to the same end as if it had not."""
+        directory = RunDirectory.open(Path(run))
+        experiment = cls(load_config(directory.resolved))
+        check_data(experiment.config)
+        saved = checkpoint.load(directory.checkpoint("last"))
+        experiment._train(directory, saved, console or Console())
+        return experiment
+
+    def evaluate(self, split: str = "test") -> dict[str, float]:
+        """Loss and metrics of the net as it is on `train`, `val` or `test`."""
+        loaders = self.loaders
+        if split not in loaders:
+            raise UsageError(f"the config has no data.{split}", did_you_mean(split, loaders))
+        return evaluate(self.config, self.net, loaders["train_eval"] if split == "train" else loaders[split])
+
+    @property
+    def loaders(self) -> dict[str, Loader]:
+        """The batches of each split: `train` (shuffled, augmented), `train_eval`, and `val`, `test` where given."""
+        if self._loaders is None:
+            self._loaders = self._open_data()
+        return self._loaders
+
+    def _open_data(self) -> dict[str, Loader]:
+        data, seed = self.config.data, self.config.seed
+        sets = {"train": data.train}
+        if isinstance(data.val, float):
+            sets["train"], sets["val"] = split(data.train, data.val, seed)
+        elif data.val is not None:
+            sets["val"] = data.val
+        if data.test is not None:
+            sets["test"] = data.test
+        if not self._measured:
+            for name, transforms in data.transforms.items():
+                fit_transforms(transforms, sets["train"])
+            self._measured = True
+        loaders = {
+            "train": Loader(
+                sets["train"], data.batch_size, data.transforms["train"], seed=seed, shuffle=data.shuffle,
+                drop_last=data.drop_last, prefetch=data.prefetch, augment=True,
+            )
+        }
+        for name, dataset in sets.items():
+            loaders["train_eval" if name == "train" else name] = Loader(
+                dataset, data.eval_batch_size, data.transforms[name], seed=seed, shuffle=False, prefetch=data.prefetch
+            )
+        return loaders
+
+    def _train(self, run: RunDirectory, saved: checkpoint.Checkpoint | None, console: Console) -> None:
+        display = Display(console, run.log)
+        trainer = Trainer(self.config, self.net, self.loaders, [Recorder(run), display, *self.config.callbacks])
+        sizes = ", ".join(f"{len(loader.dataset)} {name}" for name, loader in self.loaders.items() if name != "train_eval")
+        display.say(f"run {run.path}  device {self.net.device.name}  {self.net.size} parameters  images: {sizes}")
+        if saved is not None:
+            state.restore(saved, trainer)
+            display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
+        trainer.fit()
+        self._finish(run, trainer, display)
+
+    def _finish(self, run: RunDirectory, trainer: Trainer, display: Display) -> None:
+        """Run the test set once, with the best values where they were kept, and close metrics.csv with its row."""
+        row: Row = {"epoch": round(trainer.epoch, 4), "step": trainer.step, "seconds": round(trainer.seconds, 3)}
+        which = "last"
+        if run.checkpoint("best").exists():
+            which = "best"
+            best = checkpoint.load(run.checkpoint("best"))
+            state.restore_net(best, self.net, self.config.data.all_transforms())
+            row["epoch"], row["step"] = best.meta["history"][-1]["epoch"], best.meta["step"]
+        if "test" in self.loaders:
+            row.update({f"test.{name}": value for name, value in self.evaluate("test").items()})
+            run.write_metrics([*trainer.history, row])
+        found = {name: value for name, value in row.items() if name.startswith("test.")} or {
+            name: value for name, value in trainer.history[-1].items() if "." in name
+        }
+        display.say(
+            f"done: {values(found)}  (checkpoint {which}, epoch {row['epoch']:.4g})  "
+            f"training took {duration(trainer.seconds)}  run {run.path}"
+        )

@@ -1,0 +1,107 @@
+"""The objectives of a run together: their values and gradients for a pass, and their means over many passes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from layernet.backend import Array
+from layernet.core.context import Context, Tape
+from layernet.core.net import Net
+from layernet.losses import Objective, Penalty
+
+
+class ObjectivesPass:
+    """All objectives on one pass of the net.
+
+    `sums` holds (sum, normaliser) by objective name: a mean is taken here and nowhere else, so class weights, ignored
+    labels and short batches all average right. A penalty's normaliser is 1.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], net: Net, tape: Tape, target: Array) -> None:
+        self._objectives = objectives
+        self._tape = tape
+        self._params = {o.name: net.matching(o.loss.params) for o in objectives if isinstance(o.loss, Penalty)}
+        self._contexts = [Context(tape) for _ in objectives]
+        self.sums: dict[str, tuple[float, float]] = {}
+        for objective, context in zip(objectives, self._contexts, strict=True):
+            if isinstance(objective.loss, Penalty):
+                value = objective.loss.forward(self._params[objective.name], context)
+                self.sums[objective.name] = (float(value), 1.0)
+            else:
+                value, normaliser = objective.loss.forward(tape.outputs[objective.on], target, context)
+                self.sums[objective.name] = (float(value), float(normaliser))
+
+    @property
+    def total(self) -> float:
+        """The weighted sum of the means."""
+        return total_of(self._objectives, self.sums)
+
+    def gradients(self) -> dict[str, Array]:
+        """The gradient of the total with respect to each output that an objective looks at."""
+        grads: dict[str, Array] = {}
+        for objective, context in zip(self._objectives, self._contexts, strict=True):
+            if isinstance(objective.loss, Penalty) or objective.weight == 0:
+                continue
+            dy = objective.loss.backward(context) * self._scale(objective)
+            grads[objective.on] = grads[objective.on] + dy if objective.on in grads else dy
+        return grads
+
+    def add_penalty_gradients(self) -> None:
+        """Add the penalties' gradients to those of the parameters."""
+        for objective, context in zip(self._objectives, self._contexts, strict=True):
+            if isinstance(objective.loss, Penalty) and objective.weight != 0:
+                objective.loss.backward(self._params[objective.name], objective.weight, context)
+
+    def _scale(self, objective: Objective) -> float:
+        normaliser = self.sums[objective.name][1]
+        return objective.weight / normaliser if normaliser else 0.0
+
+
+def total_of(objectives: Sequence[Objective], sums: dict[str, tuple[float, float]]) -> float:
+    """The weighted sum of the objectives' means."""
+    return sum(o.weight * (s / n if n else 0.0) for o in objectives for s, n in [sums[o.name]])
+
+
+class Meter:
+    """Objectives and metrics gathered over many batches."""
+
+    def __init__(self, objectives: Sequence[Objective], metrics: Sequence[Any]) -> None:
+        self.objectives = objectives
+        self.metrics = [metric.clone() for metric in metrics]
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew."""
+        self._sums = {objective.name: (0.0, 0.0) for objective in self.objectives}
+        for metric in self.metrics:
+            metric.reset()
+
+    def update(self, objectives: ObjectivesPass, tape: Tape, target: Array) -> None:
+        """Count one batch in."""
+        for name, (value, normaliser) in objectives.sums.items():
+            total, count = self._sums[name]
+            self._sums[name] = (total + value, count + normaliser)
+        for metric in self.metrics:
+            metric.update(tape.output, target)
+
+    def result(self) -> dict[str, float]:
+        """`loss`, each objective by name where there are several, and the metrics; nan before any batch."""
+        means = {name: value / count if count else math.nan for name, (value, count) in self._sums.items()}
+        found = {"loss": sum(objective.weight * means[objective.name] for objective in self.objectives)}
+        if len(means) > 1:
+            found.update(means)
+        for metric in self.metrics:
+            found.update(metric.result())
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Plain data to go on from."""
+        return {"sums": self._sums, "metrics": [metric.state() for metric in self.metrics]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._sums = {name: (value, count) for name, (value, count) in state["sums"].items()}
+        for metric, values in zip(self.metrics, state["metrics"], strict=True):
+            metric.load_state(values)

@@ -1,0 +1,133 @@
+"""The run directory: everything that a run read and wrote, in one place made for it alone."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import threadpoolctl
+
+import layernet
+from layernet.errors import LayernetError, UsageError
+from layernet.train import checkpoint
+from layernet.train.checkpoint import Checkpoint
+from layernet.train.files import write_text
+
+
+class RunDirectory:
+    """`runs/<name>-NNN/`: config.yaml (as given), resolved.yaml, run.json, metrics.csv, log.txt, checkpoints/."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, root: Path, name: str) -> Self:
+        """Make the next free `<name>-NNN` under root; two runs started at once get two directories.
+
+        Raises LayernetError when it cannot be made.
+        """
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            number = 1 + max((_number(p.name, name) for p in root.iterdir()), default=0)
+            while True:
+                path = root / f"{name}-{number:03d}"
+                try:
+                    path.mkdir()
+                except FileExistsError:
+                    number += 1
+                    continue
+                (path / "checkpoints").mkdir()
+                return cls(path)
+        except OSError as error:
+            raise LayernetError(f"the run directory cannot be made: {error}", "choose another with --runs") from error
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """An existing run. Raises UsageError when there is none."""
+        if not (path / "resolved.yaml").is_file():
+            raise UsageError(f"{path} is no run directory: it has no resolved.yaml", "give one that `train` made")
+        return cls(path)
+
+    @property
+    def resolved(self) -> Path:
+        """The config with every default filled in."""
+        return self.path / "resolved.yaml"
+
+    def describe(
+        self, given: str, resolved: str, files: Sequence[Path], facts: Mapping[str, Any], config: Path | None
+    ) -> None:
+        """Write what went in: the config twice, the user's own Python files, and run.json."""
+        write_text(self.path / "config.yaml", given)
+        write_text(self.resolved, resolved)
+        hashes = {}
+        for file in files:
+            content = file.read_bytes()
+            hashes[file.name] = hashlib.sha256(content).hexdigest()
+            write_text(self.path / file.name, content.decode())
+        run = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "config": str(config) if config else None,
+            "directory": os.getcwd(),
+            "files": hashes,
+            "versions": {
+                "layernet": layernet.__version__,
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+            },
+            "platform": platform.platform(),
+            "threads": {
+                info["internal_api"]: info["num_threads"] for info in threadpoolctl.threadpool_info()
+            },
+            **facts,
+        }
+        write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
+
+    def checkpoint(self, which: str) -> Path:
+        """The file of the checkpoint called `which`: last, best, or step-N."""
+        return self.path / "checkpoints" / f"{which}.npz"
+
+    def save_best(self, state: Checkpoint) -> None:
+        """Write the checkpoint `best`."""
+        checkpoint.save(self.checkpoint("best"), state)
+
+    def save_last(self, state: Checkpoint, keep: int) -> None:
+        """Write the checkpoint `last`; with `keep` above 1, the newest keep - 1 before it stay as step-N."""
+        last = self.checkpoint("last")
+        if keep > 1 and last.exists():
+            before = self.checkpoint(f"step-{checkpoint.load(last).meta['step']:08d}")
+            before.unlink(missing_ok=True)
+            os.link(last, before)
+        checkpoint.save(last, state)
+        snapshots = sorted(last.parent.glob("step-*.npz"))
+        for old in snapshots[: max(0, len(snapshots) - (keep - 1))]:
+            old.unlink()
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """metrics.csv anew from all rows; a value that a row lacks is left empty."""
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path / "metrics.csv", text.getvalue())
+
+    def log(self, line: str) -> None:
+        """Add a line to log.txt."""
+        with open(self.path / "log.txt", "a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+
+def _number(entry: str, name: str) -> int:
+    suffix = entry.removeprefix(f"{name}-")
+    return int(suffix) if suffix != entry and suffix.isdecimal() else 0

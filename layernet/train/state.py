@@ -1,0 +1,49 @@
+"""What a checkpoint of a run holds, and how it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from layernet.core.net import Net
+from layernet.errors import CheckpointError
+from layernet.train.checkpoint import Checkpoint
+from layernet.train.trainer import Trainer
+
+
+def capture(trainer: Trainer) -> Checkpoint:
+    """Everything that training needs to go on, and prediction to run: weights, optimizer, transforms, counters."""
+    config = trainer.config
+    saved = Checkpoint(
+        meta={
+            **trainer.state(),
+            "config": config.dump(),
+            "classes": config.data.train.classes,
+            "seed": config.seed,
+            "dtype": trainer.net.dtype,
+        }
+    )
+    saved.add("net", trainer.net.state_dict())
+    saved.add("optimizer", trainer.optimizer.state_dict())
+    for index, transform in enumerate(config.data.all_transforms()):
+        saved.add(f"transform/{index}", transform.state())
+    return saved
+
+
+def restore_net(saved: Checkpoint, net: Net, transforms: Sequence[Any]) -> None:
+    """Take over weights, statistics and measured transforms. Raises CheckpointError, naming all that does not fit."""
+    net.load_state_dict(saved.group("net"))
+    for index, transform in enumerate(transforms):
+        transform.load_state(saved.group(f"transform/{index}"))
+
+
+def restore(saved: Checkpoint, trainer: Trainer) -> None:
+    """Put a trainer where the checkpoint was taken."""
+    restore_net(saved, trainer.net, trainer.config.data.all_transforms())
+    trainer.optimizer.load_state_dict(saved.group("optimizer"))
+    if saved.meta["step"] > trainer.total_steps:
+        raise CheckpointError(
+            f"the checkpoint is at step {saved.meta['step']}, but the config trains {trainer.total_steps} steps",
+            "raise train.epochs",
+        )
+    trainer.load_state(saved.meta)

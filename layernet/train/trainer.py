@@ -1,0 +1,208 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from layernet.backend import Array
+from layernet.core.net import Net
+from layernet.data.loader import Batch, Loader
+from layernet.errors import LayernetError, NumericsError
+from layernet.train.callbacks import Callback
+from layernet.train.objectives import Meter, ObjectivesPass
+
+if TYPE_CHECKING:
+    from layernet.config.experiment import ExperimentConfig
+
+Row = dict[str, Any]
+"""One line of metrics.csv."""
+
+
+class Interrupted(LayernetError):
+    """Training ended early by a signal, after the step at hand and with everything saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+class Trainer:
+    """Trains a net: steps, evaluations and epochs, with callbacks around them.
+
+    Where it stands is `step`, the number of updates done; epoch, batch, learning rate and all randomness follow from it.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        net: Net,
+        loaders: dict[str, Loader],
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.config = config
+        self.net = net
+        self.loaders = loaders
+        self.callbacks = list(callbacks)
+        self.steps_per_epoch = len(loaders["train"])
+        self.total_steps = config.train.epochs * self.steps_per_epoch
+        self.schedule = config.schedule
+        self.schedule.bind(self.total_steps, self.steps_per_epoch)
+        self.optimizer = config.optimizer
+        self.optimizer.attach(net)
+        self.step = 0
+        self.seconds = 0.0
+        """Seconds spent in training steps so far, evaluation and saving left out."""
+        self.examples = 0
+        """Examples trained on since the last row, and `row_seconds` how long that took."""
+        self.row_seconds = 0.0
+        self.history: list[Row] = []
+        self.meter = Meter(config.objectives, config.metrics)
+        self._every = config.train.eval_every.steps(self.steps_per_epoch)
+        self._stop_signal: int | None = None
+        self._stopped = False
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with the part of the current one."""
+        return self.step / self.steps_per_epoch
+
+    def stop(self) -> None:
+        """Ask training to end after this step, as if it were the last."""
+        self._stopped = True
+
+    def fit(self) -> None:
+        """Train from `step` to the end. Raises Interrupted on SIGINT or SIGTERM, NumericsError on a loss not finite."""
+        error: BaseException | None = None
+        with self._signals():
+            try:
+                self._tell("on_start")
+                while self._going:
+                    epoch, start = divmod(self.step, self.steps_per_epoch)
+                    self._train_epoch(epoch, start)
+            except BaseException as caught:
+                error = caught
+                raise
+            finally:
+                self._tell("on_stop", error)
+
+    def _train_epoch(self, epoch: int, start: int) -> None:
+        with closing(self.loaders["train"].batches(epoch, start)) as batches:
+            clock = time.perf_counter()
+            for batch in batches:
+                self._train_step(batch)
+                self.row_seconds += time.perf_counter() - clock
+                if self.step % self._every == 0 or not self._going:
+                    self._evaluate()
+                self._tell("on_step")
+                if self.step % self.steps_per_epoch == 0:
+                    self._tell("on_epoch")
+                if self._stop_signal is not None:
+                    raise Interrupted(self._stop_signal)
+                if not self._going:
+                    return
+                clock = time.perf_counter()
+
+    def _train_step(self, batch: Batch) -> None:
+        net = self.net
+        net.zero_grad()
+        target = net.device.asarray(batch.target)
+        tape = net.forward(batch.x, training=True, step=self.step)
+        objectives = ObjectivesPass(self.config.objectives, net, tape, target)
+        if not math.isfinite(objectives.total):
+            raise NumericsError(
+                f"the loss is {objectives.total} at step {self.step} (epoch {self.epoch:.2f})",
+                "lower the learning rate or add a warm-up; the checkpoints are those of before",
+            )
+        net.backward(tape, objectives.gradients(), update_buffers=False)
+        objectives.add_penalty_gradients()
+        tape.update_buffers()
+        self.optimizer.step(self.schedule(self.step), self.step)
+        self.meter.update(objectives, tape, target)
+        self.examples += len(batch.x)
+        self.step += 1
+
+    def _evaluate(self) -> None:
+        """Close the stretch of training since the last row with a row of its means and those of the validation set."""
+        self.seconds += self.row_seconds
+        row: Row = {
+            "epoch": round(self.epoch, 4),
+            "step": self.step,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.examples / self.row_seconds, 1) if self.row_seconds else None,
+            "lr": self.optimizer.lr * self.schedule(self.step - 1),
+        }
+        row.update({f"train.{name}": value for name, value in self.meter.result().items()})
+        if "val" in self.loaders:
+            row.update({f"val.{name}": value for name, value in self.evaluate("val").items()})
+        self.meter.reset()
+        self.examples, self.row_seconds = 0, 0.0
+        self.history.append(row)
+        self._tell("on_evaluate", row)
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Loss and metrics of the net as it is on one split."""
+        return evaluate(self.config, self.net, self.loaders[split])
+
+    def state(self) -> dict[str, Any]:
+        """Where training stands, apart from the arrays: plain data."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "row_seconds": self.row_seconds,
+            "examples": self.examples,
+            "history": self.history,
+            "meter": self.meter.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.row_seconds, self.examples = state["row_seconds"], state["examples"]
+        self.history = list(state["history"])
+        self.meter.load_state(state["meter"])
+
+    @property
+    def _going(self) -> bool:
+        return self.step < self.total_steps and not self._stopped
+
+    def _tell(self, moment: str, *what: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, moment)(self, *what)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM ends training after the step at hand; the second acts as it always would."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._stop_signal = number
+            signal.signal(number, before[number])
+
+        before: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def evaluate(config: ExperimentConfig, net: Net, loader: Loader) -> dict[str, float]:
+    """Loss, objectives and metrics of a net over a whole data set, in evaluation mode."""
+    meter = Meter(config.objectives, config.metrics)
+    with closing(loader.batches(0)) as batches:
+        for batch in batches:
+            target: Array = net.device.asarray(batch.target)
+            tape = net.forward(batch.x, recording=False)
+            meter.update(ObjectivesPass(config.objectives, net, tape, target), tape, target)
+    return meter.result()

@@ -1,0 +1,125 @@
+"""The command line, as a user meets it: output, exit codes, no tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layernet.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+
+CONFIG = """
+layernet: 1
+device: cpu
+data:
+  train: {type: FakeData, shape: [6], classes: 3, length: 60}
+  test: {type: FakeData, shape: [6], classes: 3, length: 30, seed: 1}
+  batch_size: 10
+net:
+  input: [6]
+  layers:
+    - {type: Linear, out_features: 8}
+    - ReLU
+    - {type: Linear, name: head, out_features: 3}
+loss: CrossEntropy
+metrics: [accuracy]
+optimizer: {type: SGD, lr: 0.1}
+train: {epochs: 2}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_train_eval_resume(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(config), "--runs", str(tmp_path / "runs"), "--set", "train.epochs=3"]) == 0
+    run = tmp_path / "runs" / "tiny-001"
+    out = capsys.readouterr().out
+    assert str(run) in out.splitlines()[0]
+    assert re.search(r"done: test.loss [\d.]+  test.accuracy [\d.]+", out.splitlines()[-1])
+    assert main(["eval", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"test.loss", "test.accuracy"}
+    assert main(["resume", str(run)]) == 0
+    assert "resumed at step 18/18" in capsys.readouterr().out
+
+
+def test_name_and_second_run(config: Path, tmp_path: Path) -> None:
+    for number in (1, 2):
+        assert main(["train", str(config), "--runs", str(tmp_path / "r"), "--name", "x"]) == 0
+        assert (tmp_path / "r" / f"x-00{number}" / "checkpoints" / "last.npz").exists()
+
+
+def test_inspect_shows_the_net(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"head\s+Linear\s+3\s+27\s+0.000\s+120", out)
+    assert "83 parameters" in out
+
+
+def test_validate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(config)]) == 0
+    assert "ok" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["train", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["eval", "."], 2, "is no run directory"),
+        (["train", "{config}", "--set", "train.epoch=3"], 2, "did you mean 'epochs'"),
+        (["train", "{config}", "--set", "device=tpu"], 2, "device"),
+        (["validate", "{config}", "--set", "net.layers.0.out_features=0"], 2, "out_features must be at least 1"),
+        (["eval", "{config}"], 2, "is no run directory"),
+    ],
+)
+def test_mistakes_get_one_message_and_a_code(
+    argv: list[str], code: int, message: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.format(config=config) for word in argv]) == code
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"example: layernet {command}" in capsys.readouterr().out
+
+
+def test_a_signal_saves_and_sets_the_exit_code(config: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "layernet", "train", str(config), "--runs", str(runs), "--set", "train.epochs=100000"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "step" in line:  # training is under way
+            process.send_signal(signal.SIGTERM)
+            break
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "interrupted by SIGTERM" in err
+    assert "Traceback" not in err
+    assert (runs / "tiny-001" / "checkpoints" / "last.npz").exists()

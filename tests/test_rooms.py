@@ -1,0 +1,80 @@
+"""The rooms of the house: who may import whom (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "layernet"
+
+# each room, and the rooms that its code may import at run time
+BELOW: dict[str, set[str]] = {"errors": set()}
+BELOW["backend"] = {"errors"}
+BELOW["core"] = {"backend"} | BELOW["backend"]
+for _room in ("layers", "losses", "metrics", "optim", "data"):
+    BELOW[_room] = {"core"} | BELOW["core"]
+BELOW["config"] = {"layers", "losses", "metrics", "optim", "data"} | BELOW["layers"]
+BELOW["train"] = {"config"} | BELOW["config"]
+BELOW["testing"] = {"config"} | BELOW["config"]
+BELOW["cli"] = {"train", "testing"} | BELOW["train"]
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports at run time, inside functions too; what only type checkers see is left out."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE or path.stem in BELOW]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imports(path):
+        parts = module.split(".")
+        if parts[0] == "layernet" and len(parts) > 1 and parts[1] in BELOW:
+            assert parts[1] == room or parts[1] in BELOW[room], f"{room} must not import {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_backend_knows_cupy_and_layers_know_no_array_module(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0]
+    roots = {module.split(".")[0] for module in imports(path)}
+    if room != "backend":
+        assert not roots & {"cupy", "cupyx"}
+    if room == "layers":
+        assert "numpy" not in roots
+
+
+def test_nothing_in_the_package_is_long() -> None:
+    long = {str(path): n for path in PACKAGE.rglob("*.py") if (n := len(path.read_text().splitlines())) > 450}
+    assert not long
+
+
+@pytest.mark.parametrize("command", [["-c", "import layernet"], ["-m", "layernet", "--help"], ["-m", "layernet", "--version"]])
+def test_starting_imports_nothing_heavy(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    loaded = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "layernet" in loaded
+    assert not loaded & {"numpy", "pydantic", "yaml", "rich", "cupy", "PIL"}

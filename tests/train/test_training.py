@@ -1,0 +1,189 @@
+"""Whole runs on small data: the same seed is the same bits, and an interrupted run ends as if it had not been."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import layernet as ln
+from layernet.errors import NumericsError
+from layernet.train import checkpoint
+from layernet.train.callbacks import Callback
+from layernet.train.experiment import Experiment
+from layernet.train.trainer import Interrupted, Trainer
+
+CONFIG = """
+layernet: 1
+seed: 3
+device: cpu
+data:
+  train: {type: FakeData, shape: [8, 8, 2], classes: 4, length: 200, transforms: [{type: Normalize}, {type: RandomCrop, size: 8, padding: 1}, RandomHorizontalFlip]}
+  val: {fraction: 0.2}
+  test: {type: FakeData, shape: [8, 8, 2], classes: 4, length: 40, seed: 1}
+  batch_size: 16
+net:
+  input: [8, 8, 2]
+  layers:
+    - {type: Conv2d, out_channels: 4, kernel_size: 3, padding: 1}
+    - BatchNorm
+    - ReLU
+    - {type: Dropout, p: 0.3}
+    - Flatten
+    - {type: Linear, out_features: 4}
+loss: [CrossEntropy, {type: L2Penalty, weight: 1e-3}]
+metrics: [accuracy]
+optimizer: {type: Adam, lr: 0.01, weight_decay: 1e-4}
+schedule: {type: Cosine, warmup: 1 epochs}
+train: {epochs: 5, checkpoint: {every: 7 steps, best: val.accuracy}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    """metrics.csv without its columns of time."""
+    with open(run / "metrics.csv", newline="") as stream:
+        return [
+            {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def assert_same_end(a: Path, b: Path) -> None:
+    first, second = (checkpoint.load(run / "checkpoints" / "last.npz") for run in (a, b))
+    assert first.arrays.keys() == second.arrays.keys()
+    for name, array in first.arrays.items():
+        np.testing.assert_array_equal(array, second.arrays[name], err_msg=name)
+    assert rows(a) == rows(b)
+
+
+class InterruptAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@contextmanager
+def callback(experiment: Experiment, what: Callback) -> Iterator[None]:
+    experiment.config.callbacks.append(what)
+    yield
+    experiment.config.callbacks.remove(what)
+
+
+def test_the_same_seed_is_the_same_bits_with_and_without_prefetch(config: Path, tmp_path: Path) -> None:
+    a, b, c = (
+        Experiment.load(config, overrides).train(tmp_path / name, console=quiet())
+        for name, overrides in [("a", {}), ("b", {}), ("c", {"data.prefetch": False})]
+    )
+    assert_same_end(a, b)
+    assert_same_end(a, c)
+    other = Experiment.load(config, {"seed": 4}).train(tmp_path / "d", console=quiet())
+    assert rows(a) != rows(other)
+
+
+@pytest.mark.parametrize("step", [1, 7, 10, 23, 49])  # in and at the end of an epoch, at a checkpoint, just before the end
+def test_an_interrupted_run_resumes_to_the_same_bits(config: Path, tmp_path: Path, step: int) -> None:
+    whole = Experiment.load(config).train(tmp_path / "whole", console=quiet())
+    experiment = Experiment.load(config)
+    handler = signal.getsignal(signal.SIGINT)
+    with callback(experiment, InterruptAt(step)), pytest.raises(Interrupted) as caught:
+        experiment.train(tmp_path / "cut", console=quiet())
+    assert caught.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is handler
+    cut = tmp_path / "cut" / "small-001"
+    assert checkpoint.load(cut / "checkpoints" / "last.npz").meta["step"] == step
+    Experiment.resume(cut, console=quiet())
+    assert_same_end(whole, cut)
+    Experiment.resume(cut, console=quiet())  # a finished run stays as it is
+    assert_same_end(whole, cut)
+
+
+def test_metrics_and_evaluation_agree(config: Path, tmp_path: Path) -> None:
+    experiment = Experiment.load(config)
+    run = experiment.train(tmp_path, console=quiet())
+    table = rows(run)
+    assert [row["epoch"] for row in table[:-1]] == ["1.0", "2.0", "3.0", "4.0", "5.0"]
+    assert all(float(row["train.loss"]) > 0 and row["val.accuracy"] for row in table[:-1])
+    assert {"train.cross_entropy", "train.l2_penalty"} <= table[0].keys()
+    assert float(table[4]["train.loss"]) < float(table[0]["train.loss"])
+    best = Experiment.open(run)
+    assert best.evaluate("test")["accuracy"] == float(table[-1]["test.accuracy"]) == experiment.evaluate()["accuracy"]
+    top = max(float(row["val.accuracy"]) for row in table[:-1])
+    assert best.evaluate("val")["accuracy"] == pytest.approx(top)
+    last = Experiment.open(run, "last").evaluate("val")
+    assert last["accuracy"] == pytest.approx(float(table[4]["val.accuracy"]))
+    assert last["loss"] == pytest.approx(float(table[4]["val.loss"]))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(config: Path, tmp_path: Path) -> None:
+    overrides: dict[str, Any] = {"optimizer": {"type": "SGD", "lr": 1e30}, "schedule.warmup": None}
+    with np.errstate(all="ignore"), pytest.raises(NumericsError, match="at step"):
+        Experiment.load(config, overrides).train(tmp_path, console=quiet())
+
+
+def test_what_a_run_says(config: Path, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    run = Experiment.load(config, {"train.log_every": "4 steps"}).train(tmp_path, console=console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines == (run / "log.txt").read_text().splitlines()
+    assert str(run) in lines[0]
+    assert lines[-1].startswith("done: test.loss")
+    assert not any("\r" in line or "\x1b" in line for line in lines)
+    assert any("train.accuracy" in line and "images/s" in line and "eta" in line for line in lines)
+
+
+def test_callbacks_come_in_order(config: Path, tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Watch(Callback):
+        def on_start(self, trainer: Trainer) -> None:
+            seen.append("start")
+
+        def on_step(self, trainer: Trainer) -> None:
+            seen.append("step")
+
+        def on_evaluate(self, trainer: Trainer, row: dict[str, Any]) -> None:
+            seen.append("evaluate")
+
+        def on_epoch(self, trainer: Trainer) -> None:
+            seen.append("epoch")
+            if trainer.epoch >= 2:
+                trainer.stop()
+
+        def on_stop(self, trainer: Trainer, error: BaseException | None) -> None:
+            seen.append(f"stop {error}")
+
+    experiment = Experiment.load(config)
+    with callback(experiment, Watch()):
+        experiment.train(tmp_path, console=quiet())
+    steps = 10  # 160 examples in batches of 16
+    epoch = ["step"] * (steps - 1) + ["evaluate", "step", "epoch"]
+    assert seen == ["start", *epoch, *epoch, "stop None"]
+
+
+def test_the_public_name_loads_an_experiment(config: Path) -> None:
+    experiment = ln.load(config, overrides={"train.epochs": 2})
+    assert experiment.config.train.epochs == 2
+    assert experiment.net.bind("cpu").device.name == "cpu"
