@@ -156,14 +156,14 @@ def _finished(x: Array) -> Array:
 def _ahead(make: Callable[[int], Batch], numbers: range) -> Generator[Batch, None, None]:
     """The batches `make(number)`, made by one thread a little before they are asked for."""
     run = contextvars.copy_context().run  # numpy's error state, for one, is the consumer's in the thread too
-    with ThreadPoolExecutor(1, thread_name_prefix="layernet-loader") as pool:
-        pending: deque[Future[Batch]] = deque()
-        try:
-            for number in numbers:
-                pending.append(pool.submit(run, make, number))
-                if len(pending) > _AHEAD:
-                    yield pending.popleft().result()
-            while pending:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="layernet-loader")
+    pending: deque[Future[Batch]] = deque()
+    try:
+        for number in numbers:
+            pending.append(pool.submit(run, make, number))
+            if len(pending) > _AHEAD:
                 yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -34,9 +34,8 @@ class Normalize(Transform):
         if per not in ("channel", "pixel", "all"):
             raise ValueError(f"per must be channel, pixel or all, got {per!r}")
         self.per = per
-        self._given = {
-            name: _given(name, value) for name, value in (("mean", mean), ("std", std)) if value != "measure"
-        }
+        asked = {"mean": mean, "std": std}
+        self._given = {n: _given(n, v) for n, v in asked.items() if not (isinstance(v, str) and v == "measure")}
         if "std" in self._given and not (self._given["std"] > 0).all():
             raise ValueError(f"std must be positive, got {std}")
         self._measured: dict[str, Array] = {}
@@ -85,7 +84,7 @@ class Normalize(Transform):
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         wanted = {"mean", "std"} - set(self._given)
-        values = {name: np.asarray(value, dtype=np.float64) for name, value in state.items()}
+        values = {name: np.array(value, dtype=np.float64) for name, value in state.items()}
         sound = all(np.isfinite(value).all() for value in values.values())
         if set(values) != wanted or not sound or not (values.get("std", np.ones(1)) > 0).all():
             found = ", ".join(f"{name} {value.shape}" for name, value in values.items()) or "nothing"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from layernet.data.cifar import CIFAR10
+from layernet.data.files import read_exactly
 from layernet.data.mnist import MNIST, FashionMNIST
 from layernet.errors import DataError
 
@@ -215,6 +216,18 @@ def test_headers_that_agree_on_a_lie_do_not_take_memory(tmp_path):
     (tmp_path / f"{LABELS}.gz").write_bytes(gzip.compress(lie))
     with pytest.raises(DataError, match="should hold 3367254359280 bytes of data, found 100"):
         MNIST(root=str(tmp_path)).load()
+
+
+def test_a_file_without_end_is_not_read_to_its_end(tmp_path):
+    pieces = iter([bytes(1000)] * 3)
+
+    class Endless:
+        def read(self, _):
+            return next(pieces)  # StopIteration if it is asked on and on
+
+    with pytest.raises(DataError, match="should hold 1500 bytes of data, found more than 1500"):
+        read_exactly(Endless(), 1500, tmp_path)
+    assert len(list(pieces)) == 1
 
 
 def test_every_truncation_and_flip_of_a_gzip_file_is_a_data_error(tmp_path):

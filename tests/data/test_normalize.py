@@ -30,7 +30,7 @@ def fitted(x, size=16, **arguments):
     return transform
 
 
-@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.25), ([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]), (0, [3, 2, 1])])
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 0.25), ([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]), (0, np.array([3, 2, 1]))])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
 def test_given_statistics_are_in_units_of_0_to_1(mean, std, dtype):
     x = PIXELS if dtype == np.uint8 else (PIXELS / 255).astype(dtype)
@@ -65,6 +65,14 @@ def test_pixels_are_measured_exactly(values, size):
     assert transform.state()["mean"].item() == pytest.approx(float(mean) / 255, rel=4e-16)
     expected = float(variance) ** 0.5 / 255 if variance else 1.0
     assert transform.state()["std"].item() == pytest.approx(expected, rel=4e-16)
+
+
+def test_a_million_pixels_are_measured_exactly():
+    x = np.full((1000, 1000), 200, dtype=np.uint8)
+    x[7, 7] = 201  # n sum(x^2) and sum(x)^2 now agree in 16 of their 17 digits
+    variance = Fraction(1, 10**6) - Fraction(1, 10**12)
+    expected = float(variance) ** 0.5 / 255
+    assert fitted(x, size=300, per="all").state()["std"].item() == pytest.approx(expected, rel=4e-16)
 
 
 @pytest.mark.parametrize("per", AXES)
