@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from layernet.backend.reference.activation import ActivationOps
 from layernet.backend.reference.linear import LinearOps
+from layernet.backend.reference.norm import NormOps
 from layernet.backend.reference.randomness import RandomOps
 
 
-class Ops(RandomOps, LinearOps):
+class Ops(RandomOps, LinearOps, ActivationOps, NormOps):
     """Reference kernels on the array module `xp`."""
 
     def __init__(self, xp: ModuleType) -> None:

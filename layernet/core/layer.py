@@ -28,6 +28,8 @@ class Layer(Configurable):
     """Where the layer stands in its net, set when the net is built."""
     in_shape: Shape
     out_shape: Shape
+    batch_dependent: bool = False
+    """True for layers whose training output for one example depends on the others (BatchNorm)."""
     integer_input: bool = False
     """True for layers that take integers (indices) rather than the net's float type."""
     learns: bool = True
