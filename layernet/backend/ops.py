@@ -10,10 +10,11 @@ from __future__ import annotations
 from types import ModuleType
 
 from layernet.backend.reference.linear import LinearOps
+from layernet.backend.reference.loss import LossOps
 from layernet.backend.reference.randomness import RandomOps
 
 
-class Ops(RandomOps, LinearOps):
+class Ops(RandomOps, LinearOps, LossOps):
     """Reference kernels on the array module `xp`."""
 
     def __init__(self, xp: ModuleType) -> None:
