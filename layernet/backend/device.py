@@ -81,6 +81,12 @@ def get_device(name: str = "auto") -> Device:
     return CudaDevice(f"cuda:{index}", Ops(cupy), index)
 
 
+def device_of(array: Array) -> Device:
+    """The device that holds the array: cpu for what is not a cupy array (lists and numbers too)."""
+    index = getattr(getattr(array, "device", None), "id", None)  # numpy's `device` is the text "cpu"
+    return get_device("cpu") if index is None else get_device(f"cuda:{index}")
+
+
 def _cuda_problem(index: int) -> DeviceError | None:
     """Why CUDA device `index` cannot be used; None where it can."""
     try:

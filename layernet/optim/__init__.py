@@ -1,0 +1,1 @@
+"""What moves the parameters: optimizers, and schedules for their learning rate."""
