@@ -10,12 +10,14 @@ from __future__ import annotations
 from types import ModuleType
 
 from layernet.backend.reference.activation import ActivationOps
+from layernet.backend.reference.conv import ConvOps
 from layernet.backend.reference.linear import LinearOps
 from layernet.backend.reference.norm import NormOps
+from layernet.backend.reference.pool import PoolOps
 from layernet.backend.reference.randomness import RandomOps
 
 
-class Ops(RandomOps, LinearOps, ActivationOps, NormOps):
+class Ops(RandomOps, ConvOps, PoolOps, LinearOps, ActivationOps, NormOps):
     """Reference kernels on the array module `xp`."""
 
     def __init__(self, xp: ModuleType) -> None:
