@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.numpy_conv import NumpyConvOps, NumpyPoolOps
 from layernet.backend.ops import Ops
 
 
-class NumpyOps(Ops):
+class NumpyOps(NumpyConvOps, NumpyPoolOps, Ops):
     def __init__(self) -> None:
         super().__init__(np)
 

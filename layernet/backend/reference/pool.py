@@ -1,0 +1,46 @@
+"""Pooling over windows of images (N, H, W, C), each channel by itself, one tap of the window after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layernet.backend import Array
+from layernet.backend.reference.base import KernelFamily
+from layernet.backend.window import Window
+
+
+class PoolOps(KernelFamily):
+    def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Any]:
+        """The maximum in each window; padding never wins. NaN wins always."""
+        y = self.xp.full((len(x), *window.out_size(x.shape[1:3]), x.shape[3]), -self.xp.inf, dtype=x.dtype)
+        for tap in window.taps(x.shape[1:3]):
+            self.xp.maximum(y[tap.feeds], x[tap.reads], out=y[tap.feeds])
+        return y, (x, y, window)
+
+    def max_pool2d_backward(self, dy: Array, res: Any) -> Array:
+        """dx: the first pixel in the window, in reading order, that equals the maximum gets all of dy."""
+        x, y, window = res
+        dx = self.xp.zeros(x.shape, dtype=dy.dtype)
+        unclaimed = self.xp.ones(y.shape, dtype=bool)
+        for tap in window.taps(x.shape[1:3]):
+            won = (x[tap.reads] == y[tap.feeds]) & unclaimed[tap.feeds]
+            unclaimed[tap.feeds] ^= won
+            dx[tap.reads] += self.xp.where(won, dy[tap.feeds], 0)
+        return dx
+
+    def avg_pool2d(self, x: Array, window: Window, divisor: Array | float) -> tuple[Array, Any]:
+        """The sum of each window over `divisor`, a number or an array (rows of places, columns of places, 1)."""
+        y = self.xp.zeros((len(x), *window.out_size(x.shape[1:3]), x.shape[3]), dtype=x.dtype)
+        for tap in window.taps(x.shape[1:3]):
+            y[tap.feeds] += x[tap.reads]
+        y /= divisor
+        return y, (x.shape, window, divisor)
+
+    def avg_pool2d_backward(self, dy: Array, res: Any) -> Array:
+        """dx: every pixel gets dy / divisor of every window over it."""
+        shape, window, divisor = res
+        dx = self.xp.zeros(shape, dtype=dy.dtype)
+        share = dy / divisor
+        for tap in window.taps(shape[1:3]):
+            dx[tap.reads] += share[tap.feeds]
+        return dx
