@@ -70,7 +70,9 @@ def test_nothing_in_the_package_is_long() -> None:
     assert not long
 
 
-@pytest.mark.parametrize("command", [["-c", "import layernet"], ["-m", "layernet", "--help"], ["-m", "layernet", "--version"]])
+@pytest.mark.parametrize(
+    "command", [["-c", "import layernet"], ["-m", "layernet", "--help"], ["-m", "layernet", "--version"]]
+)
 def test_starting_imports_nothing_heavy(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=True, cwd=PACKAGE.parent

@@ -22,5 +22,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.overrides)
     check_data(config)
     net = config.net
-    print(f"{args.config}: ok, {len(net.layers)} layers, {net.size} parameters, {net.input_shape} -> {net.output_shape}")
+    print(
+        f"{args.config}: ok, {len(net.layers)} layers, {net.size} parameters, {net.input_shape} -> {net.output_shape}"
+    )
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 
@@ -106,8 +106,14 @@ class Experiment:
             self._measured = True
         loaders = {
             "train": Loader(
-                sets["train"], data.batch_size, data.transforms["train"], seed=seed, shuffle=data.shuffle,
-                drop_last=data.drop_last, prefetch=data.prefetch, augment=True,
+                sets["train"],
+                data.batch_size,
+                data.transforms["train"],
+                seed=seed,
+                shuffle=data.shuffle,
+                drop_last=data.drop_last,
+                prefetch=data.prefetch,
+                augment=True,
             )
         }
         for name, dataset in sets.items():
@@ -119,7 +125,9 @@ class Experiment:
     def _train(self, run: RunDirectory, saved: checkpoint.Checkpoint | None, console: Console) -> None:
         display = Display(console, run.log)
         trainer = Trainer(self.config, self.net, self.loaders, [Recorder(run), display, *self.config.callbacks])
-        sizes = ", ".join(f"{len(loader.dataset)} {name}" for name, loader in self.loaders.items() if name != "train_eval")
+        sizes = ", ".join(
+            f"{len(loader.dataset)} {name}" for name, loader in self.loaders.items() if name != "train_eval"
+        )
         display.say(f"run {run.path}  device {self.net.device.name}  {self.net.size} parameters  images: {sizes}")
         if saved is not None:
             state.restore(saved, trainer)

@@ -86,9 +86,7 @@ class RunDirectory:
                 "numpy": np.__version__,
             },
             "platform": platform.platform(),
-            "threads": {
-                info["internal_api"]: info["num_threads"] for info in threadpoolctl.threadpool_info()
-            },
+            "threads": {info["internal_api"]: info["num_threads"] for info in threadpoolctl.threadpool_info()},
             **facts,
         }
         write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")

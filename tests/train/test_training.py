@@ -103,7 +103,9 @@ def test_the_same_seed_is_the_same_bits_with_and_without_prefetch(config: Path, 
     assert rows(a) != rows(other)
 
 
-@pytest.mark.parametrize("step", [1, 7, 10, 23, 49])  # in and at the end of an epoch, at a checkpoint, just before the end
+@pytest.mark.parametrize(
+    "step", [1, 7, 10, 23, 49]
+)  # in and at the end of an epoch, at a checkpoint, just before the end
 def test_an_interrupted_run_resumes_to_the_same_bits(config: Path, tmp_path: Path, step: int) -> None:
     whole = Experiment.load(config).train(tmp_path / "whole", console=quiet())
     experiment = Experiment.load(config)

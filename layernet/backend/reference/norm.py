@@ -32,9 +32,7 @@ class NormOps(KernelFamily):
         normal = centred * inverse
         return _affine(normal, weight, bias).reshape(x.shape), mean, var, (normal, inverse, weight)
 
-    def batch_norm_backward(
-        self, dy: Array, res: Any, *, need_dx: bool = True
-    ) -> tuple[Array | None, Array, Array]:
+    def batch_norm_backward(self, dy: Array, res: Any, *, need_dx: bool = True) -> tuple[Array | None, Array, Array]:
         """(dx, dweight, dbias)"""
         normal, inverse, weight = res
         rows = dy.reshape(normal.shape)
@@ -52,9 +50,7 @@ class NormOps(KernelFamily):
         normal = centred * inverse
         return _affine(normal, weight, bias), (normal, inverse, weight)
 
-    def layer_norm_backward(
-        self, dy: Array, res: Any, *, need_dx: bool = True
-    ) -> tuple[Array | None, Array, Array]:
+    def layer_norm_backward(self, dy: Array, res: Any, *, need_dx: bool = True) -> tuple[Array | None, Array, Array]:
         """(dx, dweight, dbias)"""
         normal, inverse, weight = res
         axes = tuple(range(dy.ndim - 1))
