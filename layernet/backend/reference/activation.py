@@ -8,8 +8,8 @@ from typing import Any, Literal
 from layernet.backend import Array
 from layernet.backend.reference.base import KernelFamily
 
-# Chebyshev coefficients in u = 2 t - 1 of ln(erfc(x) / t) + x^2 with t = 2 / (2 + x), x >= 0: the smooth rest of erfc once
-# its decay is taken out. Computed with 50 digits from 40 Chebyshev nodes; what is cut off is below 1e-16. The form is
+# Chebyshev coefficients in u = 2 t - 1 of ln(erfc(x) / t) + x^2 with t = 2 / (2 + x), x >= 0: the smooth rest of erfc
+# once its decay is taken out. Computed with 50 digits from 40 Chebyshev nodes; what is cut off is below 1e-16. The form is
 # that of Numerical Recipes (Press et al. 2007, section 6.2.2).
 _ERFC = (
     -0.65132685989085474301, 0.6419697923564903121, 0.01947647320418578464, -0.0095615147868085801693,
@@ -45,7 +45,7 @@ class ActivationOps(KernelFamily):
         return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
 
     def normal_cdf(self, x: Array) -> Array:
-        """The standard normal distribution function, erfc(-x / sqrt 2) / 2, to full relative precision in both tails."""
+        """The standard normal distribution function, erfc(-x / sqrt 2) / 2, to relative precision in both tails."""
         xp = self.xp
         z = xp.minimum(abs(x), _FAR) * math.sqrt(0.5)
         t = 2.0 / (2.0 + z)
