@@ -205,7 +205,7 @@ def _call_all(branches: Sequence[Layer], x: Array, ctx: Context) -> tuple[list[A
 
 
 def _sum(grads: Sequence[Array | None]) -> Array | None:
-    """The sum of the gradients that are there, in a new array where there is more than one; None where there is none."""
+    """The sum of the gradients that are there, in a new array where there are several; None where there is none."""
     there = [grad for grad in grads if grad is not None]
     if not there:
         return None

@@ -10,7 +10,8 @@ from layernet.core.layer import Layer
 class Dropout(Layer):
     """y = x mask / (1 - p) in training, each element kept with probability 1 - p; y = x in evaluation.
 
-    Inverted dropout (Srivastava et al. 2014). The mask is keyed: the same for the same seed and step. Shape: any -> same.
+    Inverted dropout (Srivastava et al. 2014). The mask is keyed: the same for the same seed and step.
+    Shape: any -> same.
     """
 
     def __init__(self, p: float = 0.5) -> None:

@@ -16,8 +16,8 @@ class BatchNorm(Layer):
 
     In training mean and (biased) variance are the batch's, and the running statistics follow with `momentum`, the
     variance unbiased; in evaluation, and where the statistics are frozen, the running ones are used. torch's
-    BatchNorm1d and 2d in one. Shape: (N, ..., C) -> same; weight, bias, running_mean, running_var (C). Neither weight nor
-    bias decays. Raises UsageError in training on a single value a channel (Ioffe and Szegedy 2015, arXiv:1502.03167).
+    BatchNorm1d and 2d in one. Shape: (N, ..., C) -> same; weight, bias, running_mean, running_var (C). Neither
+    decays. Raises UsageError in training on a single value a channel (Ioffe and Szegedy 2015, arXiv:1502.03167).
     """
 
     batch_dependent = True
@@ -71,9 +71,9 @@ class BatchNorm(Layer):
 
 
 class LayerNorm(Layer):
-    """y = weight (x - mean) / sqrt(var + eps) + bias, each example over its last axis (Ba et al. 2016, arXiv:1607.06450).
+    """y = weight (x - mean) / sqrt(var + eps) + bias, each example over its last axis.
 
-    Shape: (N, ..., C) -> same; weight, bias (C). Neither decays.
+    (Ba et al. 2016, arXiv:1607.06450). Shape: (N, ..., C) -> same; weight, bias (C). Neither decays.
     """
 
     def __init__(self, eps: float = 1e-5, affine: bool = True) -> None:

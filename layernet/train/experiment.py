@@ -41,7 +41,7 @@ class Experiment:
 
     @classmethod
     def open(cls, run: str | Path, which: str | None = None) -> Self:
-        """From a run directory, with the values of its checkpoint `which`: by default `best` if there is one, or `last`.
+        """From a run directory, with the values of its checkpoint `which`: by default `best`, else `last`.
 
         Raises UsageError when there is no such run, CheckpointError when the checkpoint cannot be used.
         """
@@ -101,7 +101,7 @@ class Experiment:
         if data.test is not None:
             sets["test"] = data.test
         if not self._measured:
-            for name, transforms in data.transforms.items():
+            for transforms in data.transforms.values():
                 fit_transforms(transforms, sets["train"])
             self._measured = True
         loaders = {

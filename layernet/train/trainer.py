@@ -36,7 +36,7 @@ class Interrupted(LayernetError):
 class Trainer:
     """Trains a net: steps, evaluations and epochs, with callbacks around them.
 
-    Where it stands is `step`, the number of updates done; epoch, batch, learning rate and all randomness follow from it.
+    Where it stands is `step`, the number of updates done; epoch, batch, learning rate and randomness follow.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Trainer:
             signal.signal(number, before[number])
 
         before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
             before[number] = signal.signal(number, note)
         try:
             yield

@@ -71,8 +71,7 @@ def test_every_flipped_bit_and_every_cut_is_refused(tmp_path: Path) -> None:
         bad.write_bytes(damaged)
         try:
             found = checkpoint.load(bad)
-        except CheckpointError as error:
-            assert str(bad) in str(error)
+        except CheckpointError:
             continue
         # a bit that carries no content (a zip field nobody reads): then everything must be as it was
         assert found.meta == reference.meta

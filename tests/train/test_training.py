@@ -27,7 +27,9 @@ layernet: 1
 seed: 3
 device: cpu
 data:
-  train: {type: FakeData, shape: [8, 8, 2], classes: 4, length: 200, transforms: [{type: Normalize}, {type: RandomCrop, size: 8, padding: 1}, RandomHorizontalFlip]}
+  train:
+    {type: FakeData, shape: [8, 8, 2], classes: 4, length: 200,
+     transforms: [Normalize, {type: RandomCrop, size: 8, padding: 1}, RandomHorizontalFlip]}
   val: {fraction: 0.2}
   test: {type: FakeData, shape: [8, 8, 2], classes: 4, length: 40, seed: 1}
   batch_size: 16

@@ -9,8 +9,8 @@ from layernet.backend import Array
 from layernet.backend.reference.base import KernelFamily
 
 # Chebyshev coefficients in u = 2 t - 1 of ln(erfc(x) / t) + x^2 with t = 2 / (2 + x), x >= 0: the smooth rest of erfc
-# once its decay is taken out. Computed with 50 digits from 40 Chebyshev nodes; what is cut off is below 1e-16. The form is
-# that of Numerical Recipes (Press et al. 2007, section 6.2.2).
+# once its decay is taken out. Computed with 50 digits from 40 Chebyshev nodes; what is cut off is below 1e-16. The
+# form is that of Numerical Recipes (Press et al. 2007, section 6.2.2).
 _ERFC = (
     -0.65132685989085474301, 0.6419697923564903121, 0.01947647320418578464, -0.0095615147868085801693,
     -0.00094659534448208806004, 0.00036683949785281228781, 0.00004252332480685737189, -0.000020278578112484357297,
