@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.numpy_channels import NumpyChannelOps, NumpyElementwiseOps
 from layernet.backend.numpy_conv import NumpyConvOps, NumpyPoolOps
 from layernet.backend.ops import Ops
 
 
-class NumpyOps(NumpyConvOps, NumpyPoolOps, Ops):
+class NumpyOps(NumpyConvOps, NumpyPoolOps, NumpyChannelOps, NumpyElementwiseOps, Ops):
     def __init__(self) -> None:
         super().__init__(np)
 

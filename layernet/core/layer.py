@@ -34,6 +34,9 @@ class Layer(Configurable):
     """True for layers that take integers (indices) rather than the net's float type."""
     learns: bool = True
     """Whether any parameter in it is trained; kept by the net."""
+    adds_level: bool = True
+    """Whether its name is part of its children's paths. False: only when the user gave the name, so that a composite
+    that says no more than how layers are run can be put around them, or taken away, without renaming a parameter."""
 
     def build(self, in_shape: Shape) -> Shape:
         """Declare Param, Buffer and Const attributes for this input shape; return the output shape."""
@@ -98,24 +101,16 @@ class Layer(Configurable):
 
         A list adds no name of its own; its unnamed layers are numbered per type (`conv2d_1`, `conv2d_2`, ...).
         """
-        found: dict[str, Layer] = {}
-        counts: dict[str, int] = {}
+        names = _Names(self)
+        return {names.give(attribute, child): child for attribute, child in self._members()}
 
-        def add(name: str, child: Layer) -> None:
-            if name in found:
-                raise ContractError(f"{self.label} holds two layers called {name!r}", "give each its own name")
-            found[name] = child
-
+    def _members(self) -> Iterator[tuple[str | None, Layer]]:
+        """The layers in it, in order, each with the attribute that holds it; None when it stands in a list."""
         for attribute, value in vars(self).items():
             if isinstance(value, Layer):
-                add(attribute, value)
+                yield attribute, value
             elif isinstance(value, list | tuple):
-                for item in value:
-                    if isinstance(item, Layer):
-                        kind = type(item).__name__.lower()
-                        counts[kind] = counts.get(kind, 0) + 1
-                        add(item.name or f"{kind}_{counts[kind]}", item)
-        return found
+                yield from ((None, item) for item in value if isinstance(item, Layer))
 
     def own(self, kind: type[Any]) -> dict[str, Any]:
         """The Param, Buffer or Const objects that this layer itself declares, by attribute name."""
@@ -129,9 +124,18 @@ class Layer(Configurable):
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Layer]]:
         """This layer and all layers in it, each with its path, in order."""
+        return self._walk(path, path, _Names(self))
+
+    def _walk(self, path: str, level: str, names: _Names) -> Iterator[tuple[str, Layer]]:
+        """`level` is what the paths of the children start with, `names` are those given on that level."""
         yield path, self
-        for name, child in self.children().items():
-            yield from child.walk(f"{path}.{name}" if path else name)
+        for attribute, child in self._members():
+            name = names.give(attribute, child)
+            place = f"{level}.{name}" if level else name
+            if child.adds_level or child.name or attribute:
+                yield from child._walk(place, place, _Names(child))
+            else:
+                yield from child._walk(place, level, names)
 
     def params(self) -> dict[str, Param]:
         """All parameters in this layer by path; a shared one under its first path only."""
@@ -154,6 +158,25 @@ class Layer(Configurable):
                     seen.add(id(tensor))
                     found[f"{path}.{name}" if path else name] = tensor
         return found
+
+
+class _Names:
+    """The names given so far on one level of paths."""
+
+    def __init__(self, owner: Layer) -> None:
+        self.owner = owner
+        self.given: set[str] = set()
+        self.counts: dict[str, int] = {}
+
+    def give(self, attribute: str | None, child: Layer) -> str:
+        kind = type(child).__name__.lower()
+        if attribute is None:
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+        name = attribute or child.name or f"{kind}_{self.counts[kind]}"
+        if name in self.given:
+            raise ContractError(f"{self.owner.label} holds two layers called {name!r}", "give each its own name")
+        self.given.add(name)
+        return name
 
 
 def tie(layer: Layer, source: Layer) -> None:

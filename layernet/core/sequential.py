@@ -13,6 +13,8 @@ class Sequential(Layer):
     Shape: whatever the first layer takes -> what the last one gives. With no layers, the identity.
     """
 
+    adds_level = False
+
     def __init__(self, layers: list[Layer]) -> None:
         self.layers = list(layers)
 

@@ -1,4 +1,8 @@
-"""Layers made of layers: how a chain holds residuals, branches, side heads and blocks."""
+"""Layers made of layers: branches that run side by side, and blocks.
+
+The gradients that branches return are added into a new array, never in place: a branch may have returned the very array
+that it was given, which another branch still reads.
+"""
 
 from __future__ import annotations
 
@@ -8,116 +12,132 @@ from layernet.backend import Array, Shape
 from layernet.core.context import Context
 from layernet.core.layer import Layer
 from layernet.core.sequential import Sequential
-from layernet.errors import ShapeError
+from layernet.errors import ContractError, ShapeError
 from layernet.layers.activation import ReLU
 from layernet.layers.conv import Conv2d
 from layernet.layers.norm import BatchNorm
 
 
-class Residual(Layer):
-    """y = body(x) + shortcut(x); an empty shortcut is the identity (He et al. 2015, arXiv:1512.03385).
+class _Branches(Layer):
+    """Chains that all read the same input."""
 
-    Shape: body and shortcut must give the same shape; ShapeError otherwise.
-    """
+    branches: list[Layer]
 
-    def __init__(self, body: list[Layer], shortcut: list[Layer] | None = None) -> None:
-        self.body = Sequential(body)
-        self.shortcut = Sequential(shortcut or [])
+    def _connect_branches(self, in_shape: Shape) -> list[Shape]:
+        return [branch.connect(in_shape) for branch in self.branches]
 
-    def build(self, in_shape: Shape) -> Shape:
-        out_shape, shortcut_shape = self.body.connect(in_shape), self.shortcut.connect(in_shape)
-        if out_shape != shortcut_shape:
-            raise ShapeError(
-                f"the body gives shape {out_shape}, the shortcut {shortcut_shape}",
-                "they are added: let the shortcut change the shape too, for example with a 1x1 Conv2d",
-            )
-        return out_shape
+    def _forward_branches(self, x: Array, ctx: Context) -> list[Array]:
+        # said of each: that a branch before it is trained does not make x depend on anything trained
+        calls = [ctx.call(branch, x, needs_input_grad=ctx.needs_input_grad) for branch in self.branches]
+        ctx.save([tape for _, tape in calls])
+        return [y for y, _ in calls]
 
-    def forward(self, x: Array, ctx: Context) -> Array:
-        y, body = ctx.call(self.body, x, needs_input_grad=ctx.needs_input_grad)
-        z, shortcut = ctx.call(self.shortcut, x, needs_input_grad=ctx.needs_input_grad)
-        ctx.save(body, shortcut)
-        return y + z
-
-    def backward(self, dy: Array, ctx: Context) -> Array | None:
-        body, shortcut = ctx.saved
-        return _sum([ctx.backward(body, dy), ctx.backward(shortcut, dy)])
+    def _backward_branches(self, gradients: Sequence[Array], ctx: Context) -> Array | None:
+        (tapes,) = ctx.saved
+        return _sum([ctx.backward(tape, dy) for tape, dy in zip(tapes, gradients, strict=True)])
 
 
-class Add(Layer):
-    """y = the sum of the branches, each a list of layers on the same x.
+class Add(_Branches):
+    """y = sum of the branches' outputs, each branch a list of layers run on x; an empty list is x itself.
 
-    Shape: all branches must give the same shape; ShapeError otherwise.
+    Shape: what the branches take -> what they give, all the same. Raises ShapeError where they differ.
     """
 
     def __init__(self, branches: list[list[Layer]]) -> None:
-        self.branches = _branches(branches)
+        self.branches = _named_branches(branches)
 
     def build(self, in_shape: Shape) -> Shape:
-        shapes = [branch.connect(in_shape) for branch in self.branches]
-        if len(set(shapes)) > 1:
-            raise ShapeError(f"the branches give the shapes {shapes}", "they are added: make them equal")
+        shapes = self._connect_branches(in_shape)
+        for number, shape in enumerate(shapes, 1):
+            if shape != shapes[0]:
+                raise ShapeError(
+                    f"branches with different shapes cannot be added: branch 1 gives {list(shapes[0])}, "
+                    f"branch {number} gives {list(shape)}",
+                    "give both the same strides and the same number of channels",
+                )
         return shapes[0]
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        outputs, tapes = _call_all(self.branches, x, ctx)
-        ctx.save(tapes)
-        y = outputs[0] + outputs[1] if len(outputs) > 1 else outputs[0]
-        for other in outputs[2:]:
-            y += other
+        y = _sum(self._forward_branches(x, ctx))
+        assert y is not None
         return y
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
-        (tapes,) = ctx.saved
-        return _sum([ctx.backward(tape, dy) for tape in tapes])
+        return self._backward_branches([dy] * len(self.branches), ctx)
 
 
-class Concat(Layer):
-    """y = the branches' outputs side by side on the last axis; each branch is a list of layers on the same x.
+class Residual(Add):
+    """y = body(x) + shortcut(x); without a shortcut, body(x) + x (He et al. 2015, arXiv:1512.03385).
 
-    Shape: (N, ..., C_1), (N, ..., C_2), ... -> (N, ..., C_1 + C_2 + ...). An empty branch passes x on. The layout of
-    Inception (Szegedy et al. 2014, arXiv:1409.4842) and DenseNet (Huang et al. 2016, arXiv:1608.06993).
+    Shape: what body takes -> what it gives; the shortcut must give the same. Raises ShapeError where it does not.
+    """
+
+    adds_level = False
+
+    def __init__(self, body: list[Layer], shortcut: list[Layer] | None = None) -> None:
+        self.branches = [Sequential(body), Sequential(shortcut or [])]
+
+    def build(self, in_shape: Shape) -> Shape:
+        body, shortcut = self._connect_branches(in_shape)
+        if body != shortcut:
+            side = "its input" if shortcut == in_shape else "its shortcut"
+            raise ShapeError(
+                f"the body gives shape {list(body)}, {side} has shape {list(shortcut)}: they cannot be added",
+                "make the body keep the shape, or give a shortcut that makes the same change, "
+                "such as a 1x1 Conv2d with the body's stride",
+            )
+        return body
+
+
+class Concat(_Branches):
+    """y = the branches' outputs side by side along the last axis; an empty list of layers is x itself.
+
+    Shape: (N, ..., C) -> (N, ..., sum of the branches' channels). Raises ShapeError where another axis differs.
     """
 
     def __init__(self, branches: list[list[Layer]]) -> None:
-        self.branches = _branches(branches)
+        self.branches = _named_branches(branches)
 
     def build(self, in_shape: Shape) -> Shape:
-        shapes = [branch.connect(in_shape) for branch in self.branches]
-        if len({shape[:-1] for shape in shapes}) > 1:
-            raise ShapeError(f"the branches give the shapes {shapes}", "all axes but the last must be equal")
-        self.widths = [shape[-1] for shape in shapes]
-        return (*shapes[0][:-1], sum(self.widths))
+        shapes = self._connect_branches(in_shape)
+        for number, shape in enumerate(shapes, 1):
+            if not shape or shape[:-1] != shapes[0][:-1]:
+                raise ShapeError(
+                    f"branches cannot be put side by side: branch 1 gives {list(shapes[0])}, "
+                    f"branch {number} gives {list(shape)}",
+                    "all axes but the last must agree: give the branches the same strides and padding",
+                )
+        return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        outputs, tapes = _call_all(self.branches, x, ctx)
-        ctx.save(tapes)
-        return ctx.xp.concatenate(outputs, axis=-1)
+        return ctx.xp.concatenate(self._forward_branches(x, ctx), axis=-1)
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
-        (tapes,) = ctx.saved
-        grads, start = [], 0
-        for tape, width in zip(tapes, self.widths, strict=True):
-            grads.append(ctx.backward(tape, dy[..., start : start + width]))
-            start += width
-        return _sum(grads)
+        parts, start = [], 0
+        for branch in self.branches:
+            stop = start + branch.out_shape[-1]
+            parts.append(ctx.xp.ascontiguousarray(dy[..., start:stop]))
+            start = stop
+        return self._backward_branches(parts, ctx)
 
 
 class Recompute(Layer):
-    """y = body(x), keeping x alone: backward runs the body's forward again (Chen et al. 2016, arXiv:1604.06174).
+    """y = body(x), keeping only x: backward runs the body's forward again (Chen et al. 2016, arXiv:1604.06174).
 
-    Costs a second forward, saves what the body would have kept. Randomness is keyed and statistics move once, so the
-    results are the same bits as without it.
+    Memory for one forward more. Gradients, dropout masks and running statistics are the same, bit for bit, as without.
+    Shape: what body takes -> what it gives.
     """
 
+    adds_level = False
+
     def __init__(self, body: list[Layer]) -> None:
-        self.body = Sequential(body)
+        self.body = [Sequential(body)]
 
     def build(self, in_shape: Shape) -> Shape:
-        return self.body.connect(in_shape)
+        return self.body[0].connect(in_shape)
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        y, tape = ctx.call(self.body, x, recording=False)
+        y, tape = ctx.call(self.body[0], x, recording=False)
         ctx.save(x, tape)
         return y
 
@@ -127,89 +147,113 @@ class Recompute(Layer):
 
 
 class AuxiliaryHead(Layer):
-    """y = x; on the side, layers turn x into the output called `name`, which an objective can look at (`on: name`).
+    """Feeds x to a side chain of layers, whose output the net gives out as `name`; x passes on unchanged.
 
-    The head's gradient joins the one from above (Szegedy et al. 2014, arXiv:1409.4842). Shape: any -> same.
+    An objective `on: name` sends its gradient through the head into x (Szegedy et al. 2014, arXiv:1409.4842). When none
+    looks at it, the head gets no gradient. Shape: any -> same.
     """
 
     def __init__(self, name: str, layers: list[Layer]) -> None:
+        if name == "output":
+            raise ValueError("name 'output' is that of the net's own output")
         self.name = name
-        self.head = Sequential(layers)
+        self.head = [Sequential(layers)]
 
     def build(self, in_shape: Shape) -> Shape:
-        self.head.connect(in_shape)
+        self.head[0].connect(in_shape)
         return in_shape
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        y, tape = ctx.call(self.head, x, needs_input_grad=ctx.needs_input_grad)
-        ctx.emit(str(self.name), y)
+        y, tape = ctx.call(self.head[0], x)
+        ctx.emit(self._output_name, y)
         ctx.save(tape)
         return x
 
-    def backward(self, dy: Array, ctx: Context) -> Array:
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
         (tape,) = ctx.saved
-        side = ctx.output_grad(str(self.name))
-        if side is None:
+        gradient = ctx.output_grad(self._output_name)
+        if gradient is None:
             return dy
-        dx = ctx.backward(tape, side)
-        return dy if dx is None else dy + dx
+        dx = ctx.backward(tape, gradient)
+        return None if dx is None else dy + dx
+
+    @property
+    def _output_name(self) -> str:
+        assert self.name is not None
+        return self.name
 
 
-class Block(Sequential):
-    """A chain whose layers follow from its arguments and its input shape: subclass it and write `chain`."""
+class Block(Layer):
+    """A chain of layers that a class writes down: the base of a user's own blocks.
 
-    def chain(self, in_shape: Shape) -> list[Layer]:
-        """The layers, new ones."""
-        raise NotImplementedError(f"{type(self).__name__} has no chain")
+        class ConvReLU(Block):
+            def __init__(self, channels: int):
+                self.channels = channels
+
+            def layers(self, in_shape):
+                return [Conv2d(self.channels, 3, padding=1), ReLU()]
+    """
+
+    def layers(self, in_shape: Shape) -> list[Layer]:
+        """New layers, in order, for an input of this shape. Give them names: they become the parameters' paths."""
+        raise NotImplementedError(f"{type(self).__name__} has no layers")
 
     def build(self, in_shape: Shape) -> Shape:
-        self.layers = self.chain(in_shape)
-        return super().build(in_shape)
+        layers = self.layers(in_shape)
+        if not isinstance(layers, list) or not all(isinstance(layer, Layer) for layer in layers):
+            raise ContractError(f"{self.label}: layers() returned {layers!r}", "it must return a list of layers")
+        self.chain = [Sequential(layers)]
+        return self.chain[0].connect(in_shape)
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        y, tape = ctx.call(self.chain[0], x)
+        ctx.save(tape)
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (tape,) = ctx.saved
+        return ctx.backward(tape, dy)
 
 
 class BasicBlock(Block):
-    """ReLU(x + conv-norm-ReLU-conv-norm (x)), two 3x3 convolutions (He et al. 2015, arXiv:1512.03385).
+    """ReLU(f(x) + shortcut(x)), f being conv, norm, ReLU, conv, norm with 3x3 filters (He et al. 2015, arXiv:1512.03385).
 
-    The shortcut is a 1x1 convolution and norm where the shape changes. Shape: (N, H, W, C) -> (N, H / stride,
-    W / stride, channels), rounded up.
+    The shortcut is x itself, or a 1x1 convolution and a norm where `stride` or `channels` change the shape.
+    Shape: (N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), channels).
     """
 
     def __init__(self, channels: int, stride: int = 1) -> None:
+        if channels < 1 or stride < 1:
+            raise ValueError(f"channels and stride must be at least 1, got {channels} and {stride}")
         self.channels, self.stride = channels, stride
 
-    def chain(self, in_shape: Shape) -> list[Layer]:
-        def conv(kernel_size: int, stride: int, padding: int) -> Conv2d:
-            return Conv2d(self.channels, kernel_size, stride=stride, padding=padding, bias=False)
-
-        same = self.stride == 1 and in_shape[-1] == self.channels
+    def layers(self, in_shape: Shape) -> list[Layer]:
         body = [
-            conv(3, self.stride, 1).named("conv1"),
+            Conv2d(self.channels, 3, stride=self.stride, padding=1, bias=False).named("conv1"),
             BatchNorm().named("bn1"),
-            ReLU(),
-            conv(3, 1, 1).named("conv2"),
+            ReLU().named("relu1"),
+            Conv2d(self.channels, 3, padding=1, bias=False).named("conv2"),
             BatchNorm().named("bn2"),
         ]
-        shortcut = [] if same else [conv(1, self.stride, 0), BatchNorm()]
-        return [Residual(body, shortcut).named("residual"), ReLU()]
+        shortcut: list[Layer] = []
+        if self.stride != 1 or in_shape[-1:] != (self.channels,):
+            shortcut = [
+                Conv2d(self.channels, 1, stride=self.stride, bias=False).named("downsample"),
+                BatchNorm().named("downsample_bn"),
+            ]
+        return [Residual(body, shortcut), ReLU().named("relu2")]
 
 
-def _branches(branches: list[list[Layer]]) -> list[Sequential]:
+def _named_branches(branches: list[list[Layer]]) -> list[Layer]:
     if not branches:
         raise ValueError("branches must hold at least one list of layers")
-    return [Sequential(branch).named(f"branch{number}") for number, branch in enumerate(branches, start=1)]
+    return [Sequential(layers).named(f"branch_{number}") for number, layers in enumerate(branches, 1)]
 
 
-def _call_all(branches: Sequence[Layer], x: Array, ctx: Context) -> tuple[list[Array], list[Context]]:
-    calls = [ctx.call(branch, x, needs_input_grad=ctx.needs_input_grad) for branch in branches]
-    return [y for y, _ in calls], [tape for _, tape in calls]
-
-
-def _sum(grads: Sequence[Array | None]) -> Array | None:
-    """The sum of the gradients that are there, in a new array where there are several; None where there is none."""
-    there = [grad for grad in grads if grad is not None]
-    if not there:
-        return None
-    total = there[0]
-    for grad in there[1:]:
-        total = total + grad
+def _sum(arrays: Sequence[Array | None]) -> Array | None:
+    """The sum as a new array; None when nothing is to be added."""
+    total: Array | None = None
+    for array in arrays:
+        if array is not None:
+            total = array if total is None else total + array
     return total

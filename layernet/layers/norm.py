@@ -1,101 +1,125 @@
-"""Normalising layers; features are the last axis."""
+"""Normalisation layers."""
 
 from __future__ import annotations
 
+import math
+
 from layernet.backend import Array, Shape
-from layernet.backend.arrays import sum_to
 from layernet.core import init
 from layernet.core.context import Context
 from layernet.core.layer import Layer
 from layernet.core.param import Buffer, Param
-from layernet.errors import ShapeError, UsageError
+from layernet.errors import UsageError
+from layernet.layers.shape import channels_of
 
 
-class BatchNorm(Layer):
-    """y = weight (x - mean) / sqrt(var + eps) + bias, each channel over the batch and its positions.
+class _Norm(Layer):
+    """What the norms share: one weight and one bias a channel, both spared by weight decay."""
 
-    In training mean and (biased) variance are the batch's, and the running statistics follow with `momentum`, the
-    variance unbiased; in evaluation, and where the statistics are frozen, the running ones are used. torch's
-    BatchNorm1d and 2d in one. Shape: (N, ..., C) -> same; weight, bias, running_mean, running_var (C). Neither
-    decays. Raises UsageError in training on a single value a channel (Ioffe and Szegedy 2015, arXiv:1502.03167).
+    def __init__(self, eps: float, affine: bool) -> None:
+        if not 0 <= eps < math.inf:
+            raise ValueError(f"eps must be finite and at least 0, got {eps}")
+        self.eps = eps
+        self.affine = affine
+
+    def build(self, in_shape: Shape) -> Shape:
+        channels = channels_of(self, in_shape)
+        self.weight = Param(channels, init.constant(1.0), decay_mult=0) if self.affine else None
+        self.bias = Param(channels, init.constant(0.0), decay_mult=0) if self.affine else None
+        return in_shape
+
+    def _affine(self) -> tuple[Array | None, Array | None]:
+        return self.weight.data if self.weight else None, self.bias.data if self.bias else None
+
+    def _needs(self, ctx: Context) -> dict[str, bool]:
+        return {
+            "need_dx": ctx.needs_input_grad,
+            "need_dw": ctx.needs_grad(self.weight),
+            "need_db": ctx.needs_grad(self.bias),
+        }
+
+
+class BatchNorm(_Norm):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias, per channel over the batch and all places.
+
+    In training, mean and var are those of the batch, var divided by the count n; the running statistics follow with
+    running = (1 - momentum) * running + momentum * batch, where running_var takes var * n / (n - 1). In evaluation, and
+    when its parameters are frozen, it uses the running statistics and leaves them. With 2-d or 4-d input it is
+    torch.nn.BatchNorm1d or BatchNorm2d. (Ioffe and Szegedy 2015, arXiv:1502.03167)
+
+    Shape: (N, ..., C) -> same; weight, bias (C) unless `affine` is false; buffers running_mean, running_var (C).
+    Raises UsageError for a training batch with one value a channel.
     """
 
     batch_dependent = True
 
     def __init__(self, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
-        if not eps > 0:
-            raise ValueError(f"eps must be positive, got {eps}")
+        super().__init__(eps, affine)
         if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must lie in 0..1, got {momentum}")
-        self.eps, self.momentum, self.affine = eps, momentum, affine
+            raise ValueError(f"momentum must be between 0 and 1, got {momentum}")
+        self.momentum = momentum
 
     def build(self, in_shape: Shape) -> Shape:
-        if not in_shape:
-            raise ShapeError("BatchNorm needs an axis of channels", "give the input a shape like [1]")
-        channels = in_shape[-1:]
-        self.weight = Param(channels, init.constant(1.0), decay_mult=0) if self.affine else None
-        self.bias = Param(channels, init.constant(0.0), decay_mult=0) if self.affine else None
-        self.running_mean = Buffer(channels, init.constant(0.0))
-        self.running_var = Buffer(channels, init.constant(1.0))
-        return in_shape
+        out_shape = super().build(in_shape)
+        self.running_mean = Buffer(in_shape[-1:], init.constant(0.0))
+        self.running_var = Buffer(in_shape[-1:], init.constant(1.0))
+        return out_shape
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        weight = self.weight.data if self.weight else None
-        bias = self.bias.data if self.bias else None
-        if not ctx.needs_update(self.running_mean):
-            inverse = 1.0 / ctx.xp.sqrt(self.running_var.data + self.eps)
-            normal = (x - self.running_mean.data) * inverse
-            ctx.save(None, normal, inverse)
-            return normal if weight is None else normal * weight + bias
+        follows = ctx.needs_update(self.running_mean)
+        if follows:
+            y, res = self._normalize_by_batch(x, ctx)
+        else:
+            y, res = ctx.ops.batch_norm_given(
+                x, self.running_mean.data, self.running_var.data, *self._affine(), self.eps
+            )
+        ctx.save(follows, res)
+        return y
+
+    def _normalize_by_batch(self, x: Array, ctx: Context) -> tuple[Array, object]:
         count = x.size // x.shape[-1]
         if count < 2:
             raise UsageError(
-                f"{self.label}: training needs more than one value a channel, got an input of shape {x.shape}",
-                "use a larger batch, or drop_last: true where the last batch has a single example",
+                f"{self.label}: a training batch of shape {x.shape} has {count} value a channel, which has no variance",
+                "use a larger batch, drop a short last one (drop_last), or freeze the layer",
             )
-        y, mean, var, res = ctx.ops.batch_norm(x, weight, bias, self.eps)
+        y, mean, var, res = ctx.ops.batch_norm(x, *self._affine(), self.eps)
         ctx.update_buffer(self.running_mean, mean, self.momentum)
         ctx.update_buffer(self.running_var, var * (count / (count - 1)), self.momentum)
-        ctx.save(res, None, None)
-        return y
+        return y, res
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
-        res, normal, inverse = ctx.saved
-        if res is not None:
-            dx, dweight, dbias = ctx.ops.batch_norm_backward(dy, res, need_dx=ctx.needs_input_grad)
-        else:
-            dx = dy * (inverse if self.weight is None else inverse * self.weight.data)
-            dweight, dbias = sum_to(dy * normal, normal.shape[-1:]), sum_to(dy, normal.shape[-1:])
-        ctx.add_grads((self.weight, dweight), (self.bias, dbias))
+        follows, res = ctx.saved
+        kernel = ctx.ops.batch_norm_backward if follows else ctx.ops.batch_norm_given_backward
+        dx, dw, db = kernel(dy, res, **self._needs(ctx))
+        ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 
+    def flops(self, in_shape: Shape) -> int:
+        return math.prod(in_shape)
 
-class LayerNorm(Layer):
-    """y = weight (x - mean) / sqrt(var + eps) + bias, each example over its last axis.
 
-    (Ba et al. 2016, arXiv:1607.06450). Shape: (N, ..., C) -> same; weight, bias (C). Neither decays.
+class LayerNorm(_Norm):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias, over the last axis of each example and place.
+
+    The same in training and evaluation. (Ba et al. 2016, arXiv:1607.06450)
+
+    Shape: (N, ..., C) -> same; weight, bias (C) unless `affine` is false.
     """
 
     def __init__(self, eps: float = 1e-5, affine: bool = True) -> None:
-        if not eps > 0:
-            raise ValueError(f"eps must be positive, got {eps}")
-        self.eps, self.affine = eps, affine
-
-    def build(self, in_shape: Shape) -> Shape:
-        if not in_shape:
-            raise ShapeError("LayerNorm needs an axis of features", "give the input a shape like [1]")
-        self.weight = Param(in_shape[-1:], init.constant(1.0), decay_mult=0) if self.affine else None
-        self.bias = Param(in_shape[-1:], init.constant(0.0), decay_mult=0) if self.affine else None
-        return in_shape
+        super().__init__(eps, affine)
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        weight = self.weight.data if self.weight else None
-        y, res = ctx.ops.layer_norm(x, weight, self.bias.data if self.bias else None, self.eps)
+        y, res = ctx.ops.layer_norm(x, *self._affine(), self.eps)
         ctx.save(res)
         return y
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         (res,) = ctx.saved
-        dx, dweight, dbias = ctx.ops.layer_norm_backward(dy, res, need_dx=ctx.needs_input_grad)
-        ctx.add_grads((self.weight, dweight), (self.bias, dbias))
+        dx, dw, db = ctx.ops.layer_norm_backward(dy, res, **self._needs(ctx))
+        ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
+
+    def flops(self, in_shape: Shape) -> int:
+        return (3 if self.affine else 2) * math.prod(in_shape)

@@ -1,68 +1,92 @@
-"""Normalisation: subtract a mean, divide by a standard deviation, scale and shift.
-
-Both norms compute n = (x - mean) / s with s = sqrt(var + eps) over a set of m values, then y = w n + b.
-
-Backward. Let g = dL/dn = w dy. Each x_i reaches every n_j of its set: directly (1/s for j = i), through the mean
-(-1/(m s) for all j), and through s: ds/dx_i = (x_i - mean) / (m s) = n_i / m, so dn_j/dx_i gains -n_j n_i / (m s).
-Summed over j:
-
-    dL/dx_i = (g_i - mean(g) - n_i mean(g n)) / s
-
-with both means over the set. The parameters see dL/dw = sum dy n and dL/db = sum dy, over all that share them.
-"""
+"""Normalisation: batch norm (with the statistics of the batch, or given ones) and layer norm."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from layernet.backend import Array
-from layernet.backend.reference.base import KernelFamily
+from layernet.backend.reference.channels import ChannelOps
+
+# Both norms map a group of n numbers x (batch norm: one channel of the whole batch; layer norm: the channels of one
+# place) to xhat = (x - m) r, with the mean m, the variance v = mean((x - m)^2) and r = 1 / sqrt(v + eps).
+#
+# Their backward. Let g be the gradient with respect to xhat and c = x - m, so that mean(c) = 0. A change d of x moves
+#     m by mean(d),   v by 2 mean(c (d - mean(d))) = 2 mean(c d),   r by -1/2 r^3 dv = -r^3 mean(c d),
+# and so xhat by r (d - mean(d)) - c r^3 mean(c d). The loss moves by the sum of g times that:
+#     r sum(g d) - r mean(d) sum(g) - r^3 mean(c d) sum(g c).
+# What stands beside each element of d is the gradient:
+#     dx = r (g - mean(g) - c r^2 mean(g c)) = r (g - mean(g) - xhat mean(g xhat)).
+# It is orthogonal to 1 and, but for eps, to c: shifting or scaling the group changes nothing.
 
 
-class NormOps(KernelFamily):
+class NormOps(ChannelOps):
     def batch_norm(
         self, x: Array, weight: Array | None, bias: Array | None, eps: float
     ) -> tuple[Array, Array, Array, Any]:
-        """Normalise each channel (last axis) over all other axes: (y, mean, var, res); var is the biased one."""
-        rows = x.reshape(-1, x.shape[-1])
-        mean = rows.mean(axis=0)
-        centred = rows - mean
-        var = (centred * centred).mean(axis=0)
-        inverse = 1.0 / self.xp.sqrt(var + eps)
-        normal = centred * inverse
-        return _affine(normal, weight, bias).reshape(x.shape), mean, var, (normal, inverse, weight)
+        """(y, mean, var, res): each channel of x (..., C) brought to mean 0 and variance 1, then scaled and shifted.
 
-    def batch_norm_backward(self, dy: Array, res: Any, *, need_dx: bool = True) -> tuple[Array | None, Array, Array]:
-        """(dx, dweight, dbias)"""
-        normal, inverse, weight = res
-        rows = dy.reshape(normal.shape)
-        dbias, dweight = rows.sum(axis=0), (rows * normal).sum(axis=0)
-        if not need_dx:
-            return None, dweight, dbias
-        scale = inverse if weight is None else inverse * weight  # the means of g are those of dy, times w
-        dx = (rows - dbias / len(rows) - normal * (dweight / len(rows))) * scale
-        return dx.reshape(dy.shape), dweight, dbias
+        `mean` and `var` (C,) are those of the batch, the variance divided by the count (biased).
+        """
+        count = x.size // x.shape[-1]
+        mean = self.channel_sum(x) / count
+        centred = self.channel_affine(x, shift=-mean)  # two passes: E[x^2] - E[x]^2 would lose a small variance
+        var = self.channel_dot(centred, centred) / count
+        rstd = 1.0 / self.xp.sqrt(var + eps)
+        scale = rstd if weight is None else rstd * weight
+        return self.channel_affine(centred, scale, bias), mean, var, (centred, rstd, scale)
+
+    def batch_norm_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """(dx, dweight, dbias) through the batch's own statistics."""
+        centred, rstd, scale = res
+        count = dy.size // dy.shape[-1]
+        db = self.channel_sum(dy) if need_db or need_dx else None
+        dot = self.channel_dot(dy, centred) if need_dw or need_dx else None
+        dx = None
+        if need_dx:
+            dx = self.channel_affine(dy, scale, -scale * db / count)
+            dx += self.channel_affine(centred, -scale * rstd * rstd * dot / count)
+        return dx, dot * rstd if need_dw else None, db if need_db else None
+
+    def batch_norm_given(
+        self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Any]:
+        """`batch_norm` with given statistics: one scale and one shift a channel."""
+        rstd = 1.0 / self.xp.sqrt(var + eps)
+        scale = rstd if weight is None else rstd * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        return self.channel_affine(x, scale, shift), (x, mean, rstd, scale)
+
+    def batch_norm_given_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """(dx, dweight, dbias) with constant statistics."""
+        x, mean, rstd, scale = res
+        dx = self.channel_affine(dy, scale) if need_dx else None
+        dw = self.channel_dot(dy, self.channel_affine(x, shift=-mean)) * rstd if need_dw else None
+        return dx, dw, self.channel_sum(dy) if need_db else None
 
     def layer_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Any]:
-        """Normalise each example's last axis: (y, res)."""
-        centred = x - x.mean(axis=-1, keepdims=True)
-        inverse = 1.0 / self.xp.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)
-        normal = centred * inverse
-        return _affine(normal, weight, bias), (normal, inverse, weight)
+        """The last axis of x (..., C) brought to mean 0 and variance 1, then scaled and shifted per channel."""
+        count = x.shape[-1]
+        xhat = x - self.row_sum(x) / count
+        rstd = 1.0 / self.xp.sqrt(self.row_dot(xhat, xhat) / count + eps)
+        xhat *= rstd
+        y = xhat if weight is None and bias is None else self.channel_affine(xhat, weight, bias)
+        return y, (xhat, rstd, weight)
 
-    def layer_norm_backward(self, dy: Array, res: Any, *, need_dx: bool = True) -> tuple[Array | None, Array, Array]:
-        """(dx, dweight, dbias)"""
-        normal, inverse, weight = res
-        axes = tuple(range(dy.ndim - 1))
-        dweight, dbias = (dy * normal).sum(axis=axes), dy.sum(axis=axes)
-        if not need_dx:
-            return None, dweight, dbias
-        g = dy if weight is None else dy * weight
-        mean_g, mean_gn = g.mean(axis=-1, keepdims=True), (g * normal).mean(axis=-1, keepdims=True)
-        return (g - mean_g - normal * mean_gn) * inverse, dweight, dbias
-
-
-def _affine(normal: Array, weight: Array | None, bias: Array | None) -> Array:
-    if weight is None:
-        return normal.copy()  # what backward needs must not be the caller's output
-    return normal * weight + bias
+    def layer_norm_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """(dx, dweight, dbias)."""
+        xhat, rstd, weight = res
+        dx = None
+        if need_dx:
+            g = dy if weight is None else self.channel_affine(dy, weight)
+            count = dy.shape[-1]
+            dx = g - self.row_sum(g) / count
+            dx -= xhat * (self.row_dot(g, xhat) / count)
+            dx *= rstd
+        dw = self.channel_dot(dy, xhat) if need_dw else None
+        return dx, dw, self.channel_sum(dy) if need_db else None
