@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from layernet.backend import Shape
 from layernet.core.layer import Layer
 from layernet.core.net import Net
+from layernet.core.param import Param
+from layernet.core.sequential import Sequential
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,21 @@ class LayerRow:
 def summarize(net: Net, batch_size: int = 1, dtype: str = "float32") -> list[LayerRow]:
     """A row for every layer, in order, composites before what they are made of."""
     itemsize = {"float32": 4, "float64": 8}[dtype]
+    owners = {id(param): layer for _, layer in reversed(list(net.root.walk())) for param in layer.own(Param).values()}
 
     def rows(layer: Layer, depth: int) -> Iterator[LayerRow]:
+        if type(layer) is Sequential and layer.name is None:  # only a composite's way to run a list
+            for child in layer.children().values():
+                yield from rows(child, depth)
+            return
+        inside = {id(part) for _, part in layer.walk()}
         yield LayerRow(
             path=layer.path,
             type=type(layer).__name__,
             depth=depth,
             in_shape=layer.in_shape,
             out_shape=layer.out_shape,
-            params=sum(p.size for p in layer.params().values() if p.path.startswith(f"{layer.path}.")),
+            params=sum(p.size for p in layer.params().values() if id(owners[id(p)]) in inside),
             flops=count_flops(layer),
             bytes=batch_size * math.prod(layer.out_shape) * itemsize,
         )

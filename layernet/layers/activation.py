@@ -75,9 +75,7 @@ class PReLU(Layer):
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         (res,) = ctx.saved
-        dx, dw = ctx.ops.prelu_backward(
-            dy, res, need_dx=ctx.needs_input_grad, need_dw=ctx.needs_grad(self.weight)
-        )
+        dx, dw = ctx.ops.prelu_backward(dy, res, need_dx=ctx.needs_input_grad, need_dw=ctx.needs_grad(self.weight))
         ctx.add_grads((self.weight, dw))
         return dx
 
@@ -174,4 +172,3 @@ class Softmax(Layer):
     def backward(self, dy: Array, ctx: Context) -> Array:
         (res,) = ctx.saved
         return ctx.ops.softmax_backward(dy, res)
-

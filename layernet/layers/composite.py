@@ -186,12 +186,12 @@ class AuxiliaryHead(Layer):
 class Block(Layer):
     """A chain of layers that a class writes down: the base of a user's own blocks.
 
-        class ConvReLU(Block):
-            def __init__(self, channels: int):
-                self.channels = channels
+    class ConvReLU(Block):
+        def __init__(self, channels: int):
+            self.channels = channels
 
-            def layers(self, in_shape):
-                return [Conv2d(self.channels, 3, padding=1), ReLU()]
+        def layers(self, in_shape):
+            return [Conv2d(self.channels, 3, padding=1), ReLU()]
     """
 
     def layers(self, in_shape: Shape) -> list[Layer]:
@@ -216,7 +216,7 @@ class Block(Layer):
 
 
 class BasicBlock(Block):
-    """ReLU(f(x) + shortcut(x)), f being conv, norm, ReLU, conv, norm with 3x3 filters (He et al. 2015, arXiv:1512.03385).
+    """ReLU(f(x) + shortcut(x)), f being conv, norm, ReLU, conv, norm; 3x3 filters (He et al. 2015, arXiv:1512.03385).
 
     The shortcut is x itself, or a 1x1 convolution and a norm where `stride` or `channels` change the shape.
     Shape: (N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), channels).

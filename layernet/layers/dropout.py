@@ -10,8 +10,8 @@ from layernet.core.layer import Layer
 class Dropout(Layer):
     """In training each element becomes 0 with probability p, and x / (1 - p) otherwise; in evaluation y = x.
 
-    The mask is keyed by seed, path, step, micro-batch and call, so it can be made again and is the same on every device.
-    (Srivastava et al. 2014)
+    The mask is keyed by seed, path, step, micro-batch and call, so it can be made again and is the same on every
+    device. (Srivastava et al. 2014)
 
     Shape: any -> same.
     """

@@ -59,5 +59,7 @@ class Reshape(Layer):
 def channels_of(layer: Layer, in_shape: Shape) -> Shape:
     """(C,): the shape of one number a channel. Raises ShapeError when there is no axis of features."""
     if not in_shape:
-        raise ShapeError(f"{type(layer).__name__} needs at least one axis of features", "give the input a shape like [1]")
+        raise ShapeError(
+            f"{type(layer).__name__} needs at least one axis of features", "give the input a shape like [1]"
+        )
     return in_shape[-1:]

@@ -1,4 +1,4 @@
-"""Sums over all but the last axis (one a channel) or over the last (one a row), and scalings: what the norms are made of.
+"""Sums over all but the last axis (one a channel) or over the last (one a row), and scalings: what norms are made of.
 
 Channels are the last axis; a row is the channels of one place.
 """
