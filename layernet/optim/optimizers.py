@@ -24,7 +24,7 @@ Groups = dict[str, dict[str, float | bool]]
 """Settings by pattern on the parameter path: {"head.*": {"lr_mult": 2}, "stem.*": {"frozen": True}}."""
 
 _SETTINGS = ("lr_mult", "decay_mult", "frozen")
-_BLOCK = 1 << 15
+_BLOCK = 1 << 16
 """Elements a formula handles at a time on the CPU: all it reads and writes of them stays in the second-level cache."""
 
 
