@@ -24,7 +24,7 @@ Groups = dict[str, dict[str, float | bool]]
 """Settings by pattern on the parameter path: {"head.*": {"lr_mult": 2}, "stem.*": {"frozen": True}}."""
 
 _SETTINGS = ("lr_mult", "decay_mult", "frozen")
-_BLOCK = 1 << 15
+_BLOCK = 1 << 16
 """Elements a formula handles at a time on the CPU: all it reads and writes of them stays in the second-level cache."""
 
 
@@ -113,11 +113,11 @@ class Optimizer(Configurable):
                 f"{self!r} was asked for update {step} after update {self._next_step - 1}",
                 "attach it again to start over, or load_state_dict() to go back",
             )
-        arena.settle()
-        live = [not param.frozen for param in arena.params]
-        if live != self._live:
-            self._live, self._stretches = live, list(self._find_stretches(live, step))
         with arena.device.activate():
+            arena.settle()
+            live = [not param.frozen for param in arena.params]
+            if live != self._live:
+                self._live, self._stretches = live, list(self._find_stretches(live, step))
             for part in self._stretches:
                 lr, decay = self.lr * factor * part.lr_mult, self.weight_decay * part.decay_mult
                 self.update(part.w, part.g, part.state, lr, decay, step - part.first_step + 1)
@@ -153,9 +153,10 @@ class Optimizer(Configurable):
         ]
         if problems:
             raise CheckpointError(f"the state does not fit {self!r}:\n  " + "\n  ".join(problems))
-        for param, span in zip(arena.params, arena.spans, strict=True):
-            for name, flat in self._state.items():
-                flat[span] = arena.device.asarray(state[f"{name}/{param.path}"], self._dtype).ravel()
+        with arena.device.activate():
+            for param, span in zip(arena.params, arena.spans, strict=True):
+                for name, flat in self._state.items():
+                    flat[span] = arena.device.asarray(state[f"{name}/{param.path}"], self._dtype).ravel()
         self._next_step = int(state["step"])
         first = {p.path: int(state.get(f"first_step/{p.path}", 0)) for p in arena.params} if self._next_step else {}
         self._first_step = {path: step for path, step in first.items() if step >= 0}

@@ -1,0 +1,391 @@
+"""Optimizers against naive float64 loops and PyTorch; groups, freezing, state."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from layernet.core import init
+from layernet.core.layer import Layer
+from layernet.core.net import Net
+from layernet.core.param import Param
+from layernet.core.sequential import Ref
+from layernet.errors import CheckpointError, ContractError, UsageError
+from layernet.layers.activation import ReLU
+from layernet.layers.linear import Linear
+from layernet.optim import optimizers
+from layernet.optim.optimizers import SGD, Adam, AdamW, Optimizer
+
+
+class Gains(Layer):
+    """y = gain x + shift; the gain learns at half the rate, the shift does not decay."""
+
+    def build(self, in_shape):
+        self.gain = Param(in_shape, init.constant(1.0), lr_mult=0.5)
+        self.shift = Param(in_shape, init.constant(0.1), decay_mult=0)
+        return in_shape
+
+
+def make_net(dtype: str = "float64", seed: int = 0) -> Net:
+    return Net([Linear(5), Gains(), ReLU(), Linear(7).named("head")], (3,)).bind("cpu", dtype, seed)
+
+
+def gradients(net: Net, steps: int, seed: int = 1) -> list[dict[str, np.ndarray]]:
+    g = np.random.default_rng(seed)
+    return [{path: g.normal(size=p.shape) for path, p in net.params().items()} for _ in range(steps)]
+
+
+def put(net: Net, grads: dict[str, np.ndarray]) -> None:
+    """Give parameters gradients as a backward pass would."""
+    net.zero_grad()
+    for path, g in grads.items():
+        if not net.params()[path].frozen:
+            net.params()[path].grad_buffer()[...] = g
+            net.params()[path].has_grad = True
+
+
+def run(optimizer: Optimizer, net: Net, grads: list[dict[str, np.ndarray]], factors=None, start: int = 0) -> None:
+    for step, g in enumerate(grads, start):
+        put(net, g)
+        optimizer.step(factors[step] if factors else 1.0, step)
+
+
+def values(net: Net) -> dict[str, np.ndarray]:
+    return {path: p.data.copy() for path, p in net.params().items()}
+
+
+def assert_same(first: dict[str, np.ndarray], second: dict[str, np.ndarray], atol: float = 0.0) -> None:
+    assert first.keys() == second.keys()
+    for path in first:
+        assert_allclose(first[path], second[path], rtol=0, atol=atol, err_msg=path)
+
+
+SGDS = [
+    {},
+    {"weight_decay": 0.1},
+    {"momentum": 0.9},
+    {"momentum": 0.9, "dampening": 0.3},
+    {"momentum": 0.9, "nesterov": True},
+    {"momentum": 0.9, "weight_decay": 0.1},
+    {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1},
+    {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+]
+ADAMS = [{}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.2}, {"betas": (0.0, 0.0)}]
+CASES = [(SGD, {"lr": 0.05, **options}) for options in SGDS]
+CASES += [(cls, {"lr": 0.01, **options}) for cls in (Adam, AdamW) for options in ADAMS]
+
+MULTIPLIERS = {"gains_1.gain": (0.5, 1.0), "gains_1.shift": (1.0, 0.0)}
+
+
+def multipliers(path: str) -> tuple[float, float]:
+    return MULTIPLIERS.get(path, (1.0, 0.0 if path.endswith("bias") else 1.0))
+
+
+def naive(cls, options, w, grads, factors, lr_mult, decay_mult):
+    """One parameter, one element at a time, from the papers' formulas."""
+    w = w.copy()
+    decay = options.get("weight_decay", 0.01 if cls is AdamW else 0.0) * decay_mult
+    for index in np.ndindex(*w.shape):
+        x, a, b = float(w[index]), 0.0, 0.0
+        for t, g_all in enumerate(grads, 1):
+            lr, g = options["lr"] * factors[t - 1] * lr_mult, float(g_all[index])
+            if cls is AdamW:
+                x -= lr * decay * x
+            else:
+                g += decay * x
+            if cls is SGD:
+                m = options.get("momentum", 0.0)
+                a = g if t == 1 else m * a + (1 - options.get("dampening", 0.0)) * g
+                x -= lr * ((g + m * a if options.get("nesterov") else a) if m else g)
+            else:
+                b1, b2 = options.get("betas", (0.9, 0.999))
+                a, b = b1 * a + (1 - b1) * g, b2 * b + (1 - b2) * g * g
+                x -= lr * (a / (1 - b1**t)) / (math.sqrt(b / (1 - b2**t)) + options.get("eps", 1e-8))
+        w[index] = x
+    return w
+
+
+@pytest.mark.parametrize(("cls", "options"), CASES)
+def test_a_hundred_steps_equal_a_naive_loop(cls, options):
+    net = make_net()
+    before, grads = values(net), gradients(net, 100)
+    factors = list(np.random.default_rng(2).uniform(0.1, 1.0, 100))
+    run(cls(**options).attach(net), net, grads, factors)
+    expected = {
+        path: naive(cls, options, w, [g[path] for g in grads], factors, *multipliers(path))
+        for path, w in before.items()
+    }
+    assert_same(values(net), expected, 1e-12)
+
+
+@pytest.mark.parametrize(("cls", "options"), CASES)
+def test_a_hundred_steps_equal_torch(cls, options):
+    torch = pytest.importorskip("torch")
+    net = make_net()
+    tensors = {path: torch.tensor(w, requires_grad=True) for path, w in values(net).items()}
+    decay = options.get("weight_decay", 0.01 if cls is AdamW else 0.0)
+    groups = [
+        {"params": [tensors[path]], "lr": options["lr"] * lr, "weight_decay": decay * d, "first_lr": options["lr"] * lr}
+        for path, (lr, d) in ((path, multipliers(path)) for path in tensors)
+    ]
+    theirs = getattr(torch.optim, cls.__name__)(groups, **options)
+    grads, factors = gradients(net, 100), list(np.random.default_rng(2).uniform(0.1, 1.0, 100))
+    run(cls(**options).attach(net), net, grads, factors)
+    for factor, g in zip(factors, grads, strict=True):
+        for group in theirs.param_groups:
+            group["lr"] = group["first_lr"] * factor
+        for path, tensor in tensors.items():
+            tensor.grad = torch.tensor(g[path])
+        theirs.step()
+    assert_same(values(net), {path: tensor.detach().numpy() for path, tensor in tensors.items()}, 1e-12)
+
+
+@pytest.mark.parametrize(("cls", "options"), CASES)
+def test_gradients_stay_and_blocks_change_no_bit(cls, options, monkeypatch):
+    net, small = make_net("float32"), make_net("float32")
+    grads = gradients(net, 5)
+    run(cls(**options).attach(net), net, grads)
+    monkeypatch.setattr(optimizers, "_BLOCK", 3)
+    run(cls(**options).attach(small), small, grads)
+    assert_same(values(net), values(small))
+    for path, p in net.params().items():
+        assert_array_equal(p.grad, grads[-1][path].astype("float32"))
+    used = np.zeros(net.arena.data.size, bool)
+    for span in net.arena.spans:
+        used[span] = True
+    assert_array_equal(net.arena.data[~used], 0)
+
+
+def test_groups_set_multipliers_anew():
+    groups = {"head.*": {"lr_mult": 2}, "*.bias": {"decay_mult": 1}, "gains_1.gain": {"lr_mult": 0.25, "decay_mult": 0}}
+    net = make_net()
+    before, grads = values(net), gradients(net, 20)
+    options = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
+    run(SGD(**options, groups=groups).attach(net), net, grads)
+    expected_multipliers = {
+        "linear_1.weight": (1, 1),
+        "linear_1.bias": (1, 1),
+        "gains_1.gain": (0.25, 0),
+        "gains_1.shift": (1, 0),
+        "head.weight": (2, 1),
+        "head.bias": (2, 1),
+    }
+    expected = {
+        path: naive(SGD, options, w, [g[path] for g in grads], [1.0] * 20, *expected_multipliers[path])
+        for path, w in before.items()
+    }
+    assert_same(values(net), expected, 1e-12)
+    # they belong to the optimizer: the net's own stay for the next one
+    again = make_net()
+    run(SGD(**options, groups=groups).attach(again), again, [])
+    run(SGD(**options).attach(again), again, grads)
+    plain = make_net()
+    run(SGD(**options).attach(plain), plain, grads)
+    assert_same(values(again), values(plain))
+
+
+@pytest.mark.parametrize(("cls", "options"), [(SGD, {"lr": 0.1, "momentum": 0.9}), (AdamW, {"lr": 0.1})])
+def test_frozen_parameters_do_not_move(cls, options):
+    net = make_net()
+    before = values(net)
+    optimizer = cls(**options, weight_decay=0.1, groups={"linear_1.*": {"frozen": True}}).attach(net)
+    assert net.params()["linear_1.weight"].frozen
+    run(optimizer, net, gradients(net, 3))
+    after = values(net)
+    for path in before:
+        assert (before[path] == after[path]).all() == path.startswith("linear_1."), path
+
+
+def test_what_is_unfrozen_later_starts_then():
+    net, fresh = make_net(), make_net()
+    grads = gradients(net, 10)
+    optimizer = Adam(0.01, groups={"head.*": {"frozen": True}}).attach(net)
+    run(optimizer, net, grads[:6])
+    saved = optimizer.state_dict()
+    assert saved["first_step/head.weight"] == -1
+    assert "first_step/linear_1.weight" not in saved
+    net.freeze("head.*", False)
+    run(optimizer, net, grads[6:], start=6)
+    assert optimizer.state_dict()["first_step/head.weight"] == 6
+    run(Adam(0.01).attach(fresh), fresh, grads[6:])
+    for path in ("head.weight", "head.bias"):
+        assert_array_equal(values(net)[path], values(fresh)[path])
+    # and a checkpoint from while it was frozen knows that it has not started
+    other = make_net()
+    twin = Adam(0.01, groups={"head.*": {"frozen": True}}).attach(other)
+    run(twin, other, grads[:6])
+    rest = make_net()
+    rest.load_state_dict(other.state_dict())
+    resumed = Adam(0.01).attach(rest)
+    resumed.load_state_dict(saved)
+    run(resumed, rest, grads[6:], start=6)
+    assert_same(values(rest), values(net))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"conv*": {"lr_mult": 2}}, r"no parameter matches 'conv\*'"),
+        (
+            {"head.*": {"lr_mult": 2}, "*.bias": {"lr_mult": 3}},
+            r"groups 'head\.\*' and '\*\.bias' both set lr_mult of head\.bias",
+        ),
+    ],
+)
+def test_groups_that_do_not_fit_the_net(groups, message):
+    net = make_net()
+    with pytest.raises(UsageError, match=message):
+        SGD(0.1, groups={"linear_1.*": {"frozen": True}, **groups}).attach(net)
+    assert not net.params()["linear_1.weight"].frozen  # refused before anything changed
+
+
+def test_one_parameter_may_be_matched_for_different_settings():
+    SGD(0.1, groups={"head.*": {"lr_mult": 2}, "*.bias": {"decay_mult": 1}}).attach(make_net())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(-0.1), "lr must be a finite number of at least 0, got -0.1"),
+        (lambda: SGD(math.nan), "lr must be a finite number"),
+        (lambda: SGD(0.1, momentum=1.0), "momentum must lie in 0..1"),
+        (lambda: SGD(0.1, nesterov=True), "nesterov needs momentum and no dampening"),
+        (lambda: SGD(0.1, 0.9, 0.1, nesterov=True), "nesterov needs momentum and no dampening"),
+        (lambda: SGD(0.1, weight_decay=-1), "weight_decay must be"),
+        (lambda: Adam(betas=(0.9, 1.0)), "betas must be two numbers"),
+        (lambda: Adam(betas=(0.9,)), "betas must be two numbers"),
+        (lambda: AdamW(eps=-1e-8), "eps must be"),
+        (lambda: SGD(0.1, groups={"a.*": {"lr_mul": 2}}), r"groups: a\.\*: unknown setting 'lr_mul'; did you mean"),
+        (lambda: SGD(0.1, groups={"a.*": {"lr_mult": -2}}), r"groups: a\.\*: lr_mult must be a finite number"),
+        (lambda: SGD(0.1, groups={"a.*": {"lr_mult": True}}), "lr_mult must be a number, got True"),
+        (lambda: SGD(0.1, groups={"a.*": {"frozen": 1}}), "frozen must be true or false, got 1"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("cls", "options"), CASES)
+def test_state_resumes_bit_for_bit(cls, options):
+    net = make_net("float32")
+    grads = gradients(net, 12)
+    optimizer = cls(**options).attach(net)
+    run(optimizer, net, grads[:5])
+    weights, state = net.state_dict(), optimizer.state_dict()
+    run(optimizer, net, grads[5:], start=5)
+    other = make_net("float32", seed=9)
+    other.load_state_dict(weights)
+    resumed = cls(**options).attach(other)
+    resumed.load_state_dict(state)
+    for g in grads[5:]:  # it knows which step is next
+        put(other, g)
+        resumed.step()
+    assert_same(values(other), values(net))
+
+
+def test_state_is_by_path_and_independent_of_the_arena():
+    net = make_net()
+    optimizer = SGD(0.1, momentum=0.9).attach(net)
+    run(optimizer, net, gradients(net, 2))
+    state = optimizer.state_dict()
+    assert {key: array.shape for key, array in state.items()} == {
+        "step": (),
+        **{f"momentum/{path}": p.shape for path, p in net.params().items()},
+    }
+    assert state["momentum/head.weight"].any()
+    moved = make_net()
+    for param in moved.params().values():
+        param.decay_mult = float(param.decay_mult == 0)  # biases in front
+    moved.bind("cpu", "float64")
+    assert [p.path for p in moved.arena.params] != [p.path for p in net.arena.params]
+    other = SGD(0.1, momentum=0.9).attach(moved)
+    other.load_state_dict(state)
+    assert_same(other.state_dict(), state)
+
+
+def test_state_that_does_not_fit_is_refused_whole():
+    net = make_net()
+    optimizer = SGD(0.1, momentum=0.9).attach(net)
+    run(optimizer, net, gradients(net, 1))
+    before = optimizer.state_dict()
+    bad = {key: array + 1 for key, array in before.items()}
+    del bad["momentum/head.bias"]
+    bad["exp_avg/head.bias"] = np.zeros(7)
+    bad["momentum/head.weight"] = np.zeros((2, 2))
+    with pytest.raises(CheckpointError) as caught:
+        optimizer.load_state_dict(bad)
+    for part in (
+        "missing: momentum/head.bias (7,)",
+        "unknown: exp_avg/head.bias",
+        "shape: momentum/head.weight is (2, 2), expected (7, 5)",
+    ):
+        assert part in str(caught.value)
+    assert_same(optimizer.state_dict(), before)
+
+
+def test_no_gradient_is_gradient_zero():
+    net = make_net()
+    optimizer = SGD(0.1, momentum=0.5, weight_decay=0.1).attach(net)
+    path = "linear_1.weight"
+    w = net.params()[path].data.copy()
+    net.params()[path].grad_buffer()[...] = math.nan  # what lies there means nothing
+    net.zero_grad()
+    optimizer.step()
+    assert_allclose(net.params()[path].data, w * (1 - 0.1 * 0.1), rtol=1e-14)
+
+
+def test_using_it_wrongly_is_explained():
+    with pytest.raises(ContractError, match=r"has no net yet; call optimizer\.attach"):
+        SGD(0.1).step()
+    net = make_net()
+    optimizer = SGD(0.1, momentum=0.9).attach(net)
+    optimizer.step(1.0, 3)
+    with pytest.raises(ContractError, match="asked for update 3 after update 3"):
+        optimizer.step(1.0, 3)
+    net.bind("cpu", "float32")
+    with pytest.raises(ContractError, match="bound again"):
+        optimizer.step()
+
+
+def test_shared_parameters_are_updated_once():
+    net = Net([Linear(3).named("a"), ReLU(), Ref("a")], (3,)).bind("cpu", "float64")
+    before, grads = values(net), gradients(net, 1)
+    run(SGD(0.1).attach(net), net, grads)
+    assert_same(values(net), {path: before[path] - 0.1 * grads[0][path] for path in before}, 1e-15)
+
+
+class SignSGD(Optimizer):
+    """w -= lr sign(g): a user's own, without super().__init__()."""
+
+    def __init__(self, lr: float = 0.01):
+        self.lr = lr
+
+    def update(self, w, g, state, lr, decay, t):
+        w -= lr * self.xp.sign(g)
+
+
+def test_an_optimizer_of_ones_own():
+    net = make_net()
+    before, grads = values(net), gradients(net, 1)
+    run(SignSGD().attach(net), net, grads)
+    for path, w in before.items():
+        assert_allclose(values(net)[path], w - 0.01 * multipliers(path)[0] * np.sign(grads[0][path]))
+    assert repr(SignSGD(lr=0.1)) == "SignSGD(lr=0.1)"
+
+
+@pytest.mark.parametrize(("cls", "options"), [CASES[7], CASES[-1]])
+def test_a_step_needs_little_memory(cls, options):
+    net = Net([Linear(1000)], (1000,)).bind("cpu", "float32")
+    optimizer = cls(**options).attach(net)
+    net.arena.grad[...] = 1e-3
+    optimizer.step()
+    tracemalloc.start()
+    optimizer.step()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 1024  # of 4 MB of parameters
