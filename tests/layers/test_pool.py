@@ -1,0 +1,192 @@
+"""Pooling layers in a net: shapes, arguments and messages, gradients by differences, and their torch.nn peers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from layernet.core.net import Net
+from layernet.errors import ShapeError
+from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from tests.layers.differences import check_gradients
+
+
+def net_of(layer, shape):
+    return Net([layer], shape).bind("cpu", "float64")
+
+
+def distinct(shape, seed=0):
+    """Values that differ by at least 0.1, so that no maximum changes hands within a difference step."""
+    count = int(np.prod(shape))
+    return (np.random.default_rng(seed).permutation(count) * 0.1 - count * 0.05).reshape(shape)
+
+
+@pytest.mark.parametrize("kind", [MaxPool2d, AvgPool2d])
+@pytest.mark.parametrize(
+    ("arguments", "in_shape", "out_shape"),
+    [
+        ({"kernel_size": 2}, (28, 28, 5), (14, 14, 5)),
+        ({"kernel_size": 2}, (5, 7, 1), (2, 3, 1)),
+        ({"kernel_size": 2, "ceil_mode": True}, (5, 7, 1), (3, 4, 1)),
+        ({"kernel_size": 3, "stride": 2}, (32, 32, 4), (15, 15, 4)),
+        ({"kernel_size": 3, "stride": 2, "ceil_mode": True}, (32, 32, 4), (16, 16, 4)),
+        ({"kernel_size": [3, 2], "stride": [1, 2], "padding": [1, 0]}, (6, 6, 2), (6, 3, 2)),
+        ({"kernel_size": 2, "stride": 3, "ceil_mode": True}, (3, 4, 2), (1, 2, 2)),
+        ({"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, (6, 5, 2), (4, 3, 2)),
+    ],
+)
+def test_shapes(kind, arguments, in_shape, out_shape):
+    assert Net([kind(**arguments)], in_shape).output_shape == out_shape
+
+
+@pytest.mark.parametrize("arguments", [{"kernel_size": 2}, {"kernel_size": 3, "stride": 1, "padding": 1}])
+def test_one_description_builds_for_many_shapes(arguments):
+    layer = MaxPool2d(**arguments, ceil_mode=True)
+    assert Net([layer], (5, 5, 1)).output_shape == Net([layer.clone()], (5, 5, 1)).output_shape
+
+
+@pytest.mark.parametrize("kind", [MaxPool2d, AvgPool2d])
+@pytest.mark.parametrize(
+    ("arguments", "in_shape", "message"),
+    [
+        ({}, (100,), r"needs an image \(H, W, C\), got an input of shape \(100,\)"),
+        ({}, (8, 8), r"\[8, 8, 1\]"),
+        ({"kernel_size": 5}, (4, 4, 2), "a kernel of 5 x 5 does not fit into the image of 4 x 4"),
+    ],
+)
+def test_inputs_it_cannot_take(kind, arguments, in_shape, message):
+    layer = kind(**({"kernel_size": 2} | arguments))
+    with pytest.raises(ShapeError, match=message) as caught:
+        Net([layer], in_shape)
+    assert caught.value.layer is layer
+
+
+def test_max_refuses_windows_of_nothing_but_padding():
+    with pytest.raises(ShapeError, match="nothing but padding in an image of 1 x 4"):
+        Net([MaxPool2d(2, stride=1, padding=1, dilation=2)], (1, 4, 1))
+
+
+@pytest.mark.parametrize("kind", [MaxPool2d, AvgPool2d])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 0}, "kernel_size must be at least 1, got 0"),
+        ({"stride": 0}, "stride must be at least 1, got 0"),
+        ({"padding": [0, -1]}, r"padding must be at least 0, got \[0, -1\]"),
+        ({"padding": 2}, "padding must be at most half of the kernel, got padding 2, kernel 3"),
+        ({"kernel_size": [2, 3, 4]}, "kernel_size must be a whole number or two"),
+    ],
+)
+def test_arguments_it_cannot_take(kind, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**({"kernel_size": 3} | arguments))
+
+
+def test_the_first_of_equal_pixels_gets_the_gradient():
+    net = net_of(MaxPool2d(2), (2, 4, 1))
+    x = np.array([[1.0, 3.0, 0.0, 0.0], [3.0, 3.0, 0.0, 0.0]]).reshape(1, 2, 4, 1)
+    tape = net.forward(x, training=True, needs_input_grad=True)
+    dx = net.backward(tape, np.array([5.0, 7.0]).reshape(1, 1, 2, 1))
+    np.testing.assert_array_equal(dx[0, :, :, 0], [[0, 5, 7, 0], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        # a row of 4 ones: windows of 3, stride 2, padding 1 start at -1, 1 and, with ceil_mode, 3
+        ({"count_include_pad": True}, [2 / 3, 1.0]),
+        ({"count_include_pad": False}, [1.0, 1.0]),
+        ({"count_include_pad": True, "ceil_mode": True}, [2 / 3, 1.0, 1 / 2]),  # pixel 3, and the padding behind it
+        ({"count_include_pad": False, "ceil_mode": True}, [1.0, 1.0, 1.0]),
+    ],
+)
+def test_what_the_mean_divides_by(arguments, expected):
+    net = net_of(AvgPool2d([1, 3], stride=[1, 2], padding=[0, 1], **arguments), (1, 4, 1))
+    np.testing.assert_allclose(net.predict(np.ones((1, 1, 4, 1))).ravel(), expected, rtol=1e-15)
+
+
+GEOMETRIES = [
+    ((4, 6, 2), {"kernel_size": 2}),
+    ((7, 6, 2), {"kernel_size": 3, "stride": 2}),
+    ((7, 6, 2), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ((6, 5, 1), {"kernel_size": [2, 3], "stride": [3, 1], "padding": [1, 0], "ceil_mode": True}),
+]
+
+
+@pytest.mark.parametrize(
+    ("layer", "in_shape"),
+    [(MaxPool2d(**arguments), shape) for shape, arguments in GEOMETRIES]
+    + [(MaxPool2d(2, stride=1, dilation=[2, 3]), (6, 7, 2))]
+    + [
+        (AvgPool2d(**arguments, count_include_pad=count), shape)
+        for shape, arguments in GEOMETRIES
+        for count in (True, False)
+    ]
+    + [(GlobalAvgPool2d(), (3, 5, 2)), (GlobalAvgPool2d(), (1, 1, 1))],
+    ids=repr,
+)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_gradients_against_central_differences(layer, in_shape, batch):
+    check_gradients(net_of(layer.clone(), in_shape), x=distinct((batch, *in_shape)))
+
+
+def test_global_average_is_the_mean_of_each_channel():
+    net = net_of(GlobalAvgPool2d(), (2, 3, 2))
+    x = np.arange(24.0).reshape(2, 2, 3, 2)
+    assert net.output_shape == (2,)
+    np.testing.assert_array_equal(net.predict(x), [[5, 6], [17, 18]])
+
+
+def test_global_average_gradient_is_the_receivers_own():
+    net = net_of(GlobalAvgPool2d(), (2, 2, 1))
+    dx = net.backward(net.forward(np.ones((1, 2, 2, 1)), training=True, needs_input_grad=True), np.ones((1, 1)))
+    dx[0, 0, 0, 0] = 9.0  # a broadcast view would refuse, or change every pixel
+    np.testing.assert_array_equal(dx.ravel(), [9, 0.25, 0.25, 0.25])
+    with pytest.raises(ShapeError, match="GlobalAvgPool2d needs an image"):
+        Net([GlobalAvgPool2d()], (10,))
+
+
+@st.composite
+def drawn_geometries(draw):
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    arguments = {
+        "kernel_size": kernel,
+        "stride": draw(st.one_of(st.none(), st.tuples(st.integers(1, 4), st.integers(1, 4)))),
+        "padding": draw(st.tuples(*(st.integers(0, k // 2) for k in kernel))),
+        "ceil_mode": draw(st.booleans()),
+    }
+    return arguments, (draw(st.integers(4, 9)), draw(st.integers(4, 9)), draw(st.integers(1, 3)))
+
+
+def equals_torch(torch, layer, peer, in_shape, seed):
+    # few distinct values: with ties, the same pixel must win
+    x = np.random.default_rng(seed).integers(-3, 3, (2, *in_shape)).astype("float64")
+    net = net_of(layer, in_shape)
+    tx = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    ty = peer(tx)
+    tape = net.forward(x, training=True, needs_input_grad=True)
+    dy = np.random.default_rng(1).standard_normal(tape.output.shape)
+    np.testing.assert_allclose(tape.output, ty.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-13, atol=1e-13)
+    ty.backward(torch.from_numpy(dy.transpose(0, 3, 1, 2)))
+    np.testing.assert_allclose(net.backward(tape, dy), tx.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-13, atol=1e-13)
+
+
+@settings(max_examples=80, deadline=None)
+@given(drawn_geometries(), st.integers(1, 2), st.integers(0, 9))
+def test_max_equals_torch(drawn, dilation, seed):
+    torch = pytest.importorskip("torch")
+    arguments, in_shape = drawn
+    arguments = arguments | {"dilation": dilation}
+    assume(all(dilation * (k - 1) + 1 <= n for k, n in zip(arguments["kernel_size"], in_shape[:2], strict=True)))
+    equals_torch(torch, MaxPool2d(**arguments), torch.nn.MaxPool2d(**arguments), in_shape, seed)
+
+
+@settings(max_examples=80, deadline=None)
+@given(drawn_geometries(), st.booleans(), st.integers(0, 9))
+def test_avg_equals_torch(drawn, count_include_pad, seed):
+    torch = pytest.importorskip("torch")
+    arguments, in_shape = drawn
+    arguments = arguments | {"count_include_pad": count_include_pad}
+    equals_torch(torch, AvgPool2d(**arguments), torch.nn.AvgPool2d(**arguments), in_shape, seed)
