@@ -1,0 +1,292 @@
+"""Constructor signatures as schemas: which arguments there are, which types, which defaults; checked by pydantic.
+
+Where an annotation names a part of an experiment (a Layer, a list of Transforms, an initialiser, a Duration), pydantic
+puts a `Part` in its place, which `build` turns into the object: so nested parts have paths and positions of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
+
+from pydantic import ConfigDict, Field, PlainValidator, Strict, ValidationError, create_model
+from pydantic_core import PydanticCustomError
+
+from layernet.config.lookup import bases
+from layernet.config.marks import Path, describe
+from layernet.config.names import BASES, Kind
+from layernet.core.configurable import Configurable
+from layernet.core.duration import Duration
+from layernet.core.init import InitFunction
+from layernet.errors import did_you_mean
+
+PartKind: TypeAlias = Kind | Literal["objective", "source", "section"]
+"""What a Part is made into; `source` is a data set with its transforms, `section` a mapping without a type."""
+
+
+class Section:
+    """Base of the dataclasses that describe a mapping without a `type`, such as `train:`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A value that is to become an object: its kind, the plain data, and for a section its class."""
+
+    kind: PartKind
+    raw: Any
+    cls: type | None = None
+
+
+class Finding(NamedTuple):
+    """What is wrong with arguments: where in them (`at_key`: the key itself, not its value), what, the cure."""
+
+    path: Path
+    message: str
+    hint: str = ""
+    at_key: bool = False
+
+
+class SchemaError(Exception):
+    """A signature that a config cannot express: says which argument and why."""
+
+
+class Schema:
+    """The arguments of one constructor (or function), and the check for them."""
+
+    def __init__(self, label: str, parameters: list[inspect.Parameter], hints: Mapping[str, Any], open_: bool) -> None:
+        self.label = label
+        self.required = [p.name for p in parameters if p.default is p.empty]
+        self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        fields: dict[str, Any] = {}
+        for index, parameter in enumerate(parameters):
+            annotation = _adapt(hints.get(parameter.name, Any))
+            # under a neutral name, since a model refuses some that an argument may have
+            fields[f"field_{index}"] = (annotation, Field(alias=parameter.name, default=None))
+        settings = ConfigDict(strict=True, extra="allow" if open_ else "forbid", allow_inf_nan=False)
+        try:
+            self._model = create_model(label, __config__=settings, **fields)
+        except Exception as error:  # pydantic has several for a type that it cannot check
+            raise SchemaError(f"{label}: the annotations are not those of plain data ({error})".split("\n")[0]) from None
+
+    @property
+    def names(self) -> list[str]:
+        """The arguments, in order."""
+        return [*self.required, *self.defaults]
+
+    def check(self, given: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
+        """(the arguments with Parts in their places, what is wrong). Those that are wrong are left out."""
+        findings = [Finding((), f"{self.label} needs {name!r}") for name in self.required if name not in given]
+        try:
+            model = self._model.model_validate(given)
+        except ValidationError as error:
+            found = _findings(error, given, self.names)
+            wrong = {finding.path[0] for finding in found}
+            good, _ = self.check({k: v for k, v in given.items() if k not in wrong}) if wrong else ({}, [])
+            return good, findings + found
+        values = {info.alias: getattr(model, name) for name, info in type(model).model_fields.items()}
+        values |= model.model_extra or {}
+        return {name: values[name] for name in given}, findings
+
+
+@cache
+def schema_of(target: Any) -> Schema:
+    """The schema of a class's constructor, or of an initialiser function's further arguments. Raises SchemaError."""
+    if not inspect.isclass(target):
+        return _schema(target, 2)  # the first two are shape and rng
+    if target.__init__ is object.__init__:
+        return Schema(target.__name__, [], {}, False)
+    return _schema(target, 1)
+
+
+def _schema(target: Any, skip: int) -> Schema:
+    function = target.__init__ if inspect.isclass(target) else target
+    every = list(inspect.signature(function).parameters.values())[skip:]
+    named = [p for p in every if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    open_ = any(p.kind is p.VAR_KEYWORD for p in every)
+    return Schema(target.__name__, named, _hints(target.__name__, function, named), open_)
+
+
+def _hints(label: str, function: Callable[..., Any], parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:
+    """The annotations with their names looked up where the function was written."""
+    hints = {}
+    scope = getattr(inspect.unwrap(function), "__globals__", {})
+    for parameter in parameters:
+        if parameter.annotation is parameter.empty:
+            continue
+        holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+        try:
+            hints |= typing.get_type_hints(holder, globalns=scope, include_extras=True)
+        except Exception as error:  # whatever evaluating the annotation raises
+            raise SchemaError(f"{label}: cannot read the annotation of {parameter.name!r} ({error})") from None
+    return hints
+
+
+def _adapt(annotation: Any) -> Any:
+    """The annotation as pydantic is to check it: parts are taken as they are, tuples may be written as lists."""
+    if annotation == InitFunction:
+        return _part("init")
+    if annotation is Duration:
+        return Annotated[Any, PlainValidator(_duration)]
+    if inspect.isclass(annotation) and get_origin(annotation) is None:
+        return _adapt_class(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (None, Literal):
+        return annotation
+    if origin is Annotated:
+        return Annotated[(_adapt(arguments[0]), *annotation.__metadata__)]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(_adapt(a) for a in arguments)]
+    if origin is tuple:
+        return Annotated[tuple[tuple(a if a is Ellipsis else _adapt(a) for a in arguments)], Strict(False)]
+    if origin in (type, Callable) or origin is typing.get_origin(Callable[..., Any]):
+        raise SchemaError(f"a config cannot write a {annotation}")
+    return origin[tuple(_adapt(a) for a in arguments)]
+
+
+def _adapt_class(cls: type) -> Any:
+    if issubclass(cls, Section):
+        return _part("section", cls)
+    if cls.__name__ == "Objective" and cls.__module__ == "layernet.losses":
+        return _part("objective")
+    if cls is Source:
+        return _part("source")
+    if issubclass(cls, Configurable):
+        for kind in BASES:
+            if kind != "callback" and issubclass(cls, bases(kind)):
+                return _part(kind)
+        return _part("callback")
+    return Annotated[cls, Strict(False)] if cls is tuple else cls
+
+
+class Source:
+    """Annotation for a data set together with its transforms."""
+
+
+def _part(kind: PartKind, cls: type | None = None) -> Any:
+    wanted = {"source": "dataset", "objective": "loss"}.get(kind, kind)
+
+    def take(value: Any) -> Part:
+        if isinstance(value, dict) or (isinstance(value, str) and kind != "section"):
+            return Part(kind, value, cls)
+        raise PydanticCustomError("part", "{wanted}", {"wanted": wanted})
+
+    return Annotated[Any, PlainValidator(take)]
+
+
+def _duration(value: Any) -> Duration:
+    try:
+        return Duration.parse(value)
+    except ValueError:
+        raise PydanticCustomError("duration", "") from None
+
+
+# pydantic's errors in plain words
+
+_EXPECTED = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "none_required": "null",
+    "duration": "a duration like '5 epochs' or '300 steps'",
+}
+_PART_EXPECTED = {
+    "section": "a mapping of keys",
+    "init": "an initialiser: a name, or a mapping with a type",
+    "dataset": "a data set: a name, or a mapping with a type",
+}
+
+
+def _findings(error: ValidationError, given: dict[str, Any], names: list[str]) -> list[Finding]:
+    groups: dict[tuple[Path, bool], list[Any]] = {}
+    for item in error.errors(include_url=False):
+        path, at_key = _path_of(item["loc"], given)
+        groups.setdefault((path, at_key), []).append(item)
+    findings = []
+    for (path, at_key), items in groups.items():
+        if any(len(other) > len(path) and other[: len(path)] == path for other, _ in groups):
+            continue  # another branch of a union came further, and says more
+        if items[0]["type"] == "extra_forbidden" and len(path) == 1:
+            findings.append(Finding(path, f"unknown key {path[0]!r}", did_you_mean(str(path[0]), names), True))
+        else:
+            findings.append(_finding(path, at_key, items, path[-1] if at_key else _value_at(given, path)))
+    return findings
+
+
+def _path_of(loc: tuple[int | str, ...], given: Any) -> tuple[Path, bool]:
+    """The place in the data that an error's `loc` means: pydantic mixes in the names of union branches."""
+    path: list[int | str] = []
+    value = given
+    for part in loc:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value):
+            value = value[part]
+        else:
+            continue
+        path.append(part)
+    return tuple(path), loc[-1] == "[key]"
+
+
+def _value_at(given: Any, path: Path) -> Any:
+    for part in path:
+        given = given[part]
+    return given
+
+
+def _finding(path: Path, at_key: bool, items: list[dict[str, Any]], value: Any) -> Finding:
+    expected: list[str] = []
+    choices: list[str] = []
+    for item in items:
+        if item["type"] == "literal_error":
+            texts = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+            choices += texts
+            words = [item["ctx"]["expected"].replace(" or ", ", ")] if texts else [item["ctx"]["expected"]]
+        elif item["type"] == "part":
+            kind = item["ctx"]["wanted"]
+            words = [_PART_EXPECTED.get(kind, f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}: a name, or a mapping with a type")]
+        elif item["type"] in _EXPECTED:
+            words = [_EXPECTED[item["type"]]]
+        elif item["type"] in ("too_long", "too_short") and item["ctx"].get("field_type") == "Tuple":
+            words = [f"a list of {item['ctx'].get('max_length', item['ctx'].get('min_length'))}"]
+        elif item["type"] == "missing":
+            words = [f"a list of more than {len(value)}" if isinstance(value, list) else "more"]
+        else:
+            words = [item["msg"][0].lower() + item["msg"][1:]]
+        expected += [word for word in words if word not in expected]
+    got = f"a list of {len(value)}" if isinstance(value, list) and "a list of" in "".join(expected) else describe(value)
+    hint = _cure(value, expected)
+    if not hint and choices and isinstance(value, str):
+        near = did_you_mean(value, choices)
+        hint = near if near.startswith("did you mean") else ""
+    return Finding(path, f"expected {' or '.join(expected)}, got {got}", hint, at_key)
+
+
+def _cure(value: Any, expected: list[str]) -> str:
+    """What to write instead, where a value only looks like what is expected."""
+    words = " ".join(expected)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer() and "an integer" in words:
+        return f"write {int(value)}" if abs(value) < 2**63 else "integers go up to 2**63 - 1"
+    if not isinstance(value, str):
+        return ""
+    if "true or false" in words and value.casefold() in ("true", "yes", "on", "y", "1"):
+        return "write true"
+    if "true or false" in words and value.casefold() in ("false", "no", "off", "n", "0"):
+        return "write false"
+    if value.casefold() in ("none", "null"):
+        return "write null, or leave the key out"
+    if ("an integer" in words or "a number" in words) and re.fullmatch(r"[-+]?[0-9][0-9_.eE+-]*", value):
+        plain = re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", value.replace("_", ""))
+        return f"write {plain}" if plain != value else "write it without quotes"
+    return ""
