@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path as FilePath
 from types import ModuleType
 from typing import Any
@@ -32,7 +33,7 @@ class Lookup:
     def __init__(self, folder: FilePath) -> None:
         self.folder = folder
         self.files: list[FilePath] = []
-        self._spelled: dict[Any, str] = {}
+        self._files: dict[Any, FilePath] = {}
 
     def find(self, kind: Kind, name: str) -> Any:
         """The class (for `init`, also a function) that a config calls `name`. Raises LookupFailure."""
@@ -41,23 +42,27 @@ class Lookup:
             return self._built_in(kind, name)
         if not place or not attribute.isidentifier():
             raise LookupFailure(f"{name!r} names nothing", "write package.module:Class or ./file.py:Class")
-        module = self._file(place) if place.endswith(".py") else _module(place)
+        file = (self.folder / place).resolve() if place.endswith(".py") else None
+        module = self._file(place, file) if file else _module(place)
         found = getattr(module, attribute, None)
         if found is None:
             raise LookupFailure(f"{place} has no {attribute!r}", did_you_mean(attribute, _candidates(kind, module)))
         if not _fits(kind, found):
             raise LookupFailure(f"{name} is {_what(found)}, expected {_expected(kind)}")
-        self._spelled[found] = name
+        if file:
+            self._files[found] = file
         return found
 
     def spell(self, kind: Kind, target: Any) -> str | None:
-        """The name by which a config calls a class or a function; None where it has none."""
-        for name, place in BUILT_IN[kind].items():
-            if place == f"{target.__module__}:{target.__qualname__}":
-                return name
-        return self._spelled.get(target) or (
-            f"{target.__module__}:{target.__qualname__}" if target.__qualname__.isidentifier() else None
-        )
+        """The name by which a resolved config calls a class or a function; None where it has none.
+
+        Files are called by their last name, since a run directory keeps copies of them beside its config.
+        """
+        if _place(target) in BUILT_IN[kind].values():
+            return next(name for name, place in BUILT_IN[kind].items() if place == _place(target))
+        if target in self._files:
+            return f"./{self._files[target].name}:{target.__name__}"
+        return _place(target) if target.__qualname__.isidentifier() else None
 
     def _built_in(self, kind: Kind, name: str) -> Any:
         table = BUILT_IN[kind]
@@ -65,14 +70,10 @@ class Lookup:
             return load(table[name])
         for other, names in BUILT_IN.items():
             if other != kind and name in names:
-                raise LookupFailure(f"{name} is {article(other)}, expected {article(kind)}", did_you_mean(name, table))
-        hint = did_you_mean(name, table)
-        if not hint.startswith("did you mean"):
-            hint += "; one of your own is package.module:Class or ./file.py:Class"
-        raise LookupFailure(f"there is no {kind} called {name!r}", hint)
+                raise LookupFailure(f"{name} is {article(other)}, expected {article(kind)}", _suggest(name, table))
+        raise LookupFailure(f"there is no {_noun(kind)} called {name!r}", _suggest(name, table))
 
-    def _file(self, place: str) -> ModuleType:
-        file = (self.folder / place).resolve()
+    def _file(self, place: str, file: FilePath) -> ModuleType:
         try:
             source = file.read_bytes()
         except OSError as error:
@@ -80,6 +81,8 @@ class Lookup:
             hint = did_you_mean(f"./{file.name}", near) if near else "the path starts at the config's folder"
             raise LookupFailure(f"cannot read {place}: {error.strerror}", hint) from None
         if file not in self.files:
+            if same := next((other for other in self.files if other.name == file.name), None):
+                raise LookupFailure(f"{file} and {same} have one name", "rename one: a run keeps them side by side")
             self.files.append(file)
         # the content is part of the name: a file that changed is a new module, one that did not is imported once
         digest = hashlib.sha256(str(file).encode() + b"\0" + source).hexdigest()[:16]
@@ -105,15 +108,30 @@ def load(place: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def bases(kind: Kind) -> tuple[type, ...]:
-    """The classes that a kind's classes subclass."""
-    return tuple(load(place) for place in BASES[kind])
+def kind_of(cls: type) -> Kind | None:
+    """The kind whose base a class subclasses or is. Imports nothing: the base is in the class's own ancestry."""
+    ancestry = {_place(ancestor) for ancestor in cls.__mro__}
+    return next((kind for kind, places in BASES.items() if ancestry.intersection(places)), None)
+
+
+def _place(target: Any) -> str:
+    return f"{target.__module__}:{target.__qualname__}"
 
 
 def article(kind: str) -> str:
     """`a layer`, `an optimizer`."""
-    word = {"init": "initialiser", "dataset": "data set"}.get(kind, kind)
+    word = _noun(kind)
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def _noun(kind: str) -> str:
+    return {"init": "initialiser", "dataset": "data set"}.get(kind, kind)
+
+
+def _suggest(name: str, table: Iterable[str]) -> str:
+    hint = did_you_mean(name, table)
+    own = "one of your own is package.module:Class or ./file.py:Class"
+    return hint if hint.startswith("did you mean") else f"{hint}; {own}" if table else own
 
 
 def explain(error: BaseException, file: str | None = None) -> str:
@@ -145,7 +163,7 @@ def _module(name: str) -> ModuleType:
 
 def _fits(kind: Kind, found: Any) -> bool:
     if inspect.isclass(found):
-        return issubclass(found, bases(kind)) and found not in bases(kind)
+        return kind_of(found) == kind and _place(found) not in BASES[kind]
     return kind == "init" and inspect.isfunction(found)
 
 

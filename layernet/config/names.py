@@ -26,10 +26,10 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("layers.dropout", "Dropout"),
         **_of("layers.shape", "Flatten", "Reshape"),
         **_of("core.sequential", "Sequential"),
-        **_of("layers.composite", "Residual", "Concat", "Add", "AuxiliaryHead", "BasicBlock"),
+        **_of("layers.composite", "Residual", "Concat", "Add", "Recompute", "AuxiliaryHead", "BasicBlock"),
     },
     "loss": _of("losses", "CrossEntropy", "BCEWithLogits", "MSE", "L1", "L2Penalty", "L1Penalty"),
-    "metric": {"accuracy": "layernet.metrics:Accuracy"},
+    "metric": _of("metrics", "accuracy"),
     "optimizer": _of("optim.optimizers", "SGD", "Adam", "AdamW"),
     "schedule": _of("optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine"),
     "dataset": {
@@ -39,7 +39,10 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("data.fake", "FakeData"),
         **_of("data.dataset", "Arrays"),
     },
-    "transform": _of("data.transforms", "Normalize", "RandomCrop", "CenterCrop", "RandomHorizontalFlip", "Pad"),
+    "transform": {
+        **_of("data.normalize", "Normalize"),
+        **_of("data.transforms", "RandomCrop", "CenterCrop", "RandomHorizontalFlip", "Pad"),
+    },
     "init": _of(
         "core.init",
         "constant",
@@ -84,8 +87,9 @@ PUBLIC: dict[str, str] = {
     **_of("losses", "Objective"),
     **_of("backend.arrays", "sum_to"),
     **_of("data.loader", "Loader"),
-    **_of("config.load", "load_config"),
-    **_of("train.experiment", "Experiment", "load"),
+    **_of("config.experiment", "load_config"),
+    **_of("train.experiment", "Experiment"),
+    "load": "layernet.train.experiment:Experiment.load",
     "init": "layernet.core.init",
 }
 """The public names of the package `layernet`: name -> module:attribute, or a module."""

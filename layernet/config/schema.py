@@ -19,20 +19,26 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_ar
 from pydantic import ConfigDict, Field, PlainValidator, Strict, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
-from layernet.config.lookup import bases
+from layernet.config.lookup import article, kind_of
 from layernet.config.marks import Path, describe
-from layernet.config.names import BASES, Kind
-from layernet.core.configurable import Configurable
+from layernet.config.names import Kind
 from layernet.core.duration import Duration
 from layernet.core.init import InitFunction
 from layernet.errors import did_you_mean
 
 PartKind: TypeAlias = Kind | Literal["objective", "source", "section"]
-"""What a Part is made into; `source` is a data set with its transforms, `section` a mapping without a type."""
+"""What a Part is made into; `objective` is a weighted loss, `source` a data set with its transforms."""
 
 
 class Section:
     """Base of the dataclasses that describe a mapping without a `type`, such as `train:`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AsPart:
+    """In `Annotated[Any, AsPart(kind)]`: a part of a kind that the annotated class alone does not tell."""
+
+    kind: PartKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +66,7 @@ class SchemaError(Exception):
 class Schema:
     """The arguments of one constructor (or function), and the check for them."""
 
-    def __init__(self, label: str, parameters: list[inspect.Parameter], hints: Mapping[str, Any], open_: bool) -> None:
+    def __init__(self, label: str, parameters: list[inspect.Parameter], hints: Mapping[str, Any], takes_more: bool) -> None:
         self.label = label
         self.required = [p.name for p in parameters if p.default is p.empty]
         self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -69,7 +75,7 @@ class Schema:
             annotation = _adapt(hints.get(parameter.name, Any))
             # under a neutral name, since a model refuses some that an argument may have
             fields[f"field_{index}"] = (annotation, Field(alias=parameter.name, default=None))
-        settings = ConfigDict(strict=True, extra="allow" if open_ else "forbid", allow_inf_nan=False)
+        settings = ConfigDict(strict=True, extra="allow" if takes_more else "forbid", allow_inf_nan=False)
         try:
             self._model = create_model(label, __config__=settings, **fields)
         except Exception as error:  # pydantic has several for a type that it cannot check
@@ -80,15 +86,21 @@ class Schema:
         """The arguments, in order."""
         return [*self.required, *self.defaults]
 
-    def check(self, given: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
-        """(the arguments with Parts in their places, what is wrong). Those that are wrong are left out."""
-        findings = [Finding((), f"{self.label} needs {name!r}") for name in self.required if name not in given]
+    def check(
+        self, given: dict[str, Any], label: str = "", also: Iterable[str] = ()
+    ) -> tuple[dict[str, Any], list[Finding]]:
+        """(the arguments with Parts in their places, what is wrong). Arguments that are wrong are left out.
+
+        `label` is what messages call it all, `also` are further keys that a hint may name.
+        """
+        label = label or self.label
+        findings = [Finding((), f"{label} needs {name!r}") for name in self.required if name not in given]
         try:
             model = self._model.model_validate(given)
         except ValidationError as error:
-            found = _findings(error, given, self.names)
+            found = _findings(error, given, [*self.names, *also])
             wrong = {finding.path[0] for finding in found}
-            good, _ = self.check({k: v for k, v in given.items() if k not in wrong}) if wrong else ({}, [])
+            good, _ = self.check({name: value for name, value in given.items() if name not in wrong})
             return good, findings + found
         values = {info.alias: getattr(model, name) for name, info in type(model).model_fields.items()}
         values |= model.model_extra or {}
@@ -96,21 +108,15 @@ class Schema:
 
 
 @cache
-def schema_of(target: Any) -> Schema:
-    """The schema of a class's constructor, or of an initialiser function's further arguments. Raises SchemaError."""
-    if not inspect.isclass(target):
-        return _schema(target, 2)  # the first two are shape and rng
-    if target.__init__ is object.__init__:
-        return Schema(target.__name__, [], {}, False)
-    return _schema(target, 1)
-
-
-def _schema(target: Any, skip: int) -> Schema:
+def schema_of(target: Any, skip: int = 0) -> Schema:
+    """The schema of a class's constructor, or of a function without its first `skip` arguments. Raises SchemaError."""
     function = target.__init__ if inspect.isclass(target) else target
-    every = list(inspect.signature(function).parameters.values())[skip:]
+    if function is object.__init__:
+        return Schema(target.__name__, [], {}, False)
+    every = list(inspect.signature(function).parameters.values())[1 if inspect.isclass(target) else skip :]
     named = [p for p in every if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    open_ = any(p.kind is p.VAR_KEYWORD for p in every)
-    return Schema(target.__name__, named, _hints(target.__name__, function, named), open_)
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in every)
+    return Schema(target.__name__, named, _hints(target.__name__, function, named), takes_more)
 
 
 def _hints(label: str, function: Callable[..., Any], parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:
@@ -139,6 +145,8 @@ def _adapt(annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (None, Literal):
         return annotation
+    if origin is Annotated and isinstance(annotation.__metadata__[0], AsPart):
+        return _part(annotation.__metadata__[0].kind)
     if origin is Annotated:
         return Annotated[(_adapt(arguments[0]), *annotation.__metadata__)]
     if origin in (Union, types.UnionType):
@@ -153,24 +161,18 @@ def _adapt(annotation: Any) -> Any:
 def _adapt_class(cls: type) -> Any:
     if issubclass(cls, Section):
         return _part("section", cls)
-    if cls.__name__ == "Objective" and cls.__module__ == "layernet.losses":
-        return _part("objective")
-    if cls is Source:
-        return _part("source")
-    if issubclass(cls, Configurable):
-        for kind in BASES:
-            if kind != "callback" and issubclass(cls, bases(kind)):
-                return _part(kind)
-        return _part("callback")
+    kind = kind_of(cls)
+    if kind is not None:
+        return _part(kind)
     return Annotated[cls, Strict(False)] if cls is tuple else cls
-
-
-class Source:
-    """Annotation for a data set together with its transforms."""
 
 
 def _part(kind: PartKind, cls: type | None = None) -> Any:
     wanted = {"source": "dataset", "objective": "loss"}.get(kind, kind)
+    if wanted != "section":
+        wanted = f"{article(wanted)}: a name, or a mapping with a type"
+    else:
+        wanted = "a mapping of keys"
 
     def take(value: Any) -> Part:
         if isinstance(value, dict) or (isinstance(value, str) and kind != "section"):
@@ -201,12 +203,6 @@ _EXPECTED = {
     "none_required": "null",
     "duration": "a duration like '5 epochs' or '300 steps'",
 }
-_PART_EXPECTED = {
-    "section": "a mapping of keys",
-    "init": "an initialiser: a name, or a mapping with a type",
-    "dataset": "a data set: a name, or a mapping with a type",
-}
-
 
 def _findings(error: ValidationError, given: dict[str, Any], names: list[str]) -> list[Finding]:
     groups: dict[tuple[Path, bool], list[Any]] = {}
@@ -254,8 +250,7 @@ def _finding(path: Path, at_key: bool, items: list[dict[str, Any]], value: Any) 
             choices += texts
             words = [item["ctx"]["expected"].replace(" or ", ", ")] if texts else [item["ctx"]["expected"]]
         elif item["type"] == "part":
-            kind = item["ctx"]["wanted"]
-            words = [_PART_EXPECTED.get(kind, f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}: a name, or a mapping with a type")]
+            words = [item["ctx"]["wanted"]]
         elif item["type"] in _EXPECTED:
             words = [_EXPECTED[item["type"]]]
         elif item["type"] in ("too_long", "too_short") and item["ctx"].get("field_type") == "Tuple":
