@@ -13,22 +13,32 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
+from pydantic import AfterValidator, Field
+
 from layernet.config.lookup import Lookup, LookupFailure, article, explain, kind_of
 from layernet.config.marks import Document, Path, describe, dotted
 from layernet.config.names import Kind
-from layernet.config.schema import AsPart, Part, Schema, SchemaError, schema_of
+from layernet.config.schema import AsPart, Part, Schema, SchemaError, expected, schema_of
 from layernet.core.configurable import Configurable
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer
 from layernet.core.sequential import Ref
 from layernet.data.dataset import Dataset
 from layernet.data.transforms import Transform
-from layernet.errors import LayernetError, Mark, Problem, did_you_mean
+from layernet.errors import LayernetError, Problem, did_you_mean
 from layernet.losses import Objective, Penalty
 
-MAX_REPEAT = 1000
 _INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
-_NAME = re.compile(r"\w[\w-]*")
+
+
+def _layer_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise expected("a name of letters, digits, _ and -")
+    return name
+
+
+LayerName = Annotated[str, AfterValidator(_layer_name)]
+Repeat = Annotated[int, Field(ge=1, le=1000)]
 
 ObjectivePart = Annotated[Any, AsPart("objective")]
 SourcePart = Annotated[Any, AsPart("source")]
@@ -57,10 +67,10 @@ class _Extras:
     """The keys that an entry may have beside its class's own arguments: signatures, read like constructors."""
 
     @staticmethod
-    def layer(name: str | None = None, repeat: int = 1) -> None: ...
+    def layer(name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
 
     @staticmethod
-    def tied(ref: str, name: str | None = None, repeat: int = 1) -> None: ...
+    def tied(ref: str, name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
 
     @staticmethod
     def objective(on: str = "output", weight: float = 1.0, name: str | None = None) -> None: ...
@@ -72,7 +82,7 @@ class _Extras:
     def source(transforms: list[Transform] | None = None) -> None: ...
 
     @staticmethod
-    def fraction(fraction: float, transforms: list[Transform] | None = None) -> None: ...
+    def fraction(fraction: Annotated[float, Field(gt=0, lt=1)], transforms: list[Transform] | None = None) -> None: ...
 
 
 class Builder:
@@ -117,10 +127,14 @@ class Builder:
             return Built(value, str(value))
         if isinstance(value, list | tuple):
             items = [self.describe(item) for item in value]
-            return None if None in items else Built(value, [item.plain for item in items if item])
+            return None if None in items else Built(value, [item.plain for item in items if item is not None])
         if isinstance(value, dict):
             entries = {key: self.describe(item) for key, item in value.items()}
-            return None if None in entries.values() else Built(value, {k: item.plain for k, item in entries.items() if item})
+            return (
+                None
+                if None in entries.values()
+                else Built(value, {k: item.plain for k, item in entries.items() if item})
+            )
         if dataclasses.is_dataclass(value):
             return self.describe({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
         if isinstance(value, Configurable):
@@ -129,8 +143,9 @@ class Builder:
             given = {argument: self.describe(item) for argument, item in value.arguments.items()}
             if name is None or None in given.values():
                 return None
-            plain = self.plain_of(schema_of(type(value)), {k: built for k, built in given.items() if built})
-            return Built(value, _entry(name, plain))
+            cls: Any = type(value)
+            arguments = {argument: built for argument, built in given.items() if built}
+            return Built(value, _entry(name, self.plain_of(schema_of(cls), arguments)))
         return None
 
     # values
@@ -155,7 +170,11 @@ class Builder:
         complete = True
         for index, item in enumerate(values):
             place = (*path, index)
-            made = self._layer(item.raw, place) if isinstance(item, Part) and item.kind == "layer" else self._finish(item, place)
+            made = (
+                self._layer(item.raw, place)
+                if isinstance(item, Part) and item.kind == "layer"
+                else self._finish(item, place)
+            )
             if made is None:
                 complete = False
                 continue
@@ -182,7 +201,11 @@ class Builder:
         if part.kind == "layer":
             made = self._layer(part.raw, path)
             if made is not None and len(made) > 1:
-                self.problem((*path, "repeat"), "repeat needs a list of layers around it", "wrap it: {type: Sequential, layers: [...]}")
+                self.problem(
+                    (*path, "repeat"),
+                    "repeat needs a list of layers around it",
+                    "wrap it: {type: Sequential, layers: [...]}",
+                )
                 return None
             return made[0] if made else None
         if part.kind == "objective":
@@ -236,24 +259,25 @@ class Builder:
             return None
 
     def construct(self, target: Any, arguments: Mapping[str, Built], path: Path) -> Any:
-        """The object, or None with the constructor's objection noted at the argument that its message begins with."""
+        """The object; None where the constructor objects, which is noted."""
         try:
             return target(**{name: built.value for name, built in arguments.items()})
         except (ValueError, LayernetError) as error:
-            message = str(error)
-            named = next((name for name in arguments if re.match(rf"{re.escape(name)}\b", message)), None)
-            if named:
-                path = (*path, named)
-                rest, inner = message[len(named) :], arguments[named].plain
-                while isinstance(inner, dict):  # `groups: head.*: lr_mult must be ...`
-                    key = next((key for key in inner if rest.removeprefix(": ").startswith(key)), None)
-                    if key is None:
-                        break
-                    path, rest, inner = (*path, key), rest.removeprefix(": ")[len(key) :], inner[key]
-            self.problem(path, message)
+            self.objection(error, {name: built.plain for name, built in arguments.items()}, path)
         except Exception as error:  # a user's constructor may raise anything
             self.problem(path, f"{target.__name__} cannot be made: {explain(error)}")
         return None
+
+    def objection(self, error: ValueError | LayernetError, arguments: Mapping[str, Any], path: Path) -> None:
+        """Note what a part of the config objects to: at the argument that its message begins with, or at all of it."""
+        message, hint = (error.message, error.hint) if isinstance(error, LayernetError) else (str(error), "")
+        rest, inner = message, arguments
+        while isinstance(inner, Mapping):  # `groups: head.*: lr_mult must be ...` is about groups.head.*.lr_mult
+            key = next((key for key in inner if re.match(rf"{re.escape(key)}(?!\w)", rest)), None)
+            if key is None:
+                break
+            path, rest, inner = (*path, key), rest[len(key) :].removeprefix(": "), inner[key]
+        self.problem(path, message, hint)
 
     def _component(self, kind: Kind, raw: Any, path: Path) -> Built | None:
         """Anything that is just a type and its arguments."""
@@ -285,14 +309,15 @@ class Builder:
         extras, rest, complete = self._extras(schema_of(_Extras.layer), given, path, cls.__name__)
         if extras.get("name") and "name" in schema.names:  # a class that takes its name itself
             rest["name"] = extras["name"].value
-        complete &= self._check_layer_extras(extras, path)
         if not complete:
             self.arguments(schema, rest, path, cls.__name__, ("type", "name", "repeat"))
             return None
         copies = _Several()
         for name in _names(extras):
             given_name = {"name": name} if "name" in rest else {}
-            arguments, complete = self.arguments(schema, rest | given_name, path, cls.__name__, ("type", "name", "repeat"))
+            arguments, complete = self.arguments(
+                schema, rest | given_name, path, cls.__name__, ("type", "name", "repeat")
+            )
             layer = self.construct(cls, arguments, path) if complete else None
             if layer is None:
                 return None
@@ -309,7 +334,7 @@ class Builder:
                 self.problem((*path, key), f"{key!r} cannot stand beside ref", hint, at_key=True)
         mine = {key: value for key, value in raw.items() if key in schema.names}
         extras, complete = self.arguments(schema, mine, path, "a layer with ref")
-        if not complete or not self._check_layer_extras(extras, path):
+        if not complete:
             return None
         to = extras.pop("ref").value
         plain = {"ref": to, **_entry_extras(extras)}
@@ -320,15 +345,6 @@ class Builder:
             layer.named(name)
         self.layer_paths[layer] = path
         return Built(layer, plain)
-
-    def _check_layer_extras(self, extras: dict[str, Built], path: Path) -> bool:
-        count = len(self.problems)
-        name, repeat = (extras.get(key, Built(None, None)).value for key in ("name", "repeat"))
-        if name is not None and not _NAME.fullmatch(name):
-            self.problem((*path, "name"), f"{name!r} is no name", "use letters, digits, _ and -")
-        if repeat is not None and not 1 <= repeat <= MAX_REPEAT:
-            self.problem((*path, "repeat"), f"repeat must be between 1 and {MAX_REPEAT}, got {repeat}")
-        return len(self.problems) == count
 
     def _extras(
         self, extra: Schema, given: dict[str, Any], path: Path, label: str
@@ -350,7 +366,8 @@ class Builder:
         loss = self.construct(cls, arguments, path) if complete else None
         if loss is None or not good:
             return None
-        objective = self.construct(Objective, {"loss": Built(loss, None), **extras}, path)
+        settings = {key: built for key, built in extras.items() if built.value is not None}
+        objective = self.construct(Objective, {"loss": Built(loss, None), **settings}, path)
         name = self.lookup.spell("loss", cls)
         plain = {"type": name, **self.plain_of(schema, arguments), **self.plain_of(extra, extras)}
         return None if objective is None else Built(objective, plain)
@@ -378,18 +395,13 @@ class Builder:
             return None
         fraction = arguments["fraction"].value
         if path != ("data", "val"):
-            self.problem((*path, "fraction"), "only data.val can be a fraction of data.train", "name a data set with type")
-        elif not 0.0 < fraction < 1.0:
-            self.problem((*path, "fraction"), f"fraction must be between 0 and 1, got {fraction}")
+            self.problem(
+                (*path, "fraction"), "only data.val can be a fraction of data.train", "name a data set with type"
+            )
         else:
             transforms = arguments["transforms"].value if "transforms" in arguments else None
             return Built(Source(None, fraction, transforms), {name: built.plain for name, built in arguments.items()})
         return None
-
-    def marks(self) -> dict[Layer, Mark]:
-        """Where each layer is written."""
-        found = {layer: self.document.mark(path) for layer, path in self.layer_paths.items()}
-        return {layer: mark for layer, mark in found.items() if mark is not None}
 
 
 def _names(extras: Mapping[str, Built]) -> list[str | None]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Any
 
+from layernet.backend import Shape
 from layernet.config import checks
-from layernet.config.build import Builder, ObjectivePart, Source, SourcePart
+from layernet.config.build import Builder, Source
 from layernet.config.lookup import Lookup
 from layernet.config.marks import Document, dump, parse
 from layernet.config.overrides import Overrides, apply
-from layernet.config.schema import AsPart, Section, schema_of
-from layernet.core.duration import Duration
+from layernet.config.schema import schema_of
+from layernet.config.sections import DataSection, RootSection, TrainConfig
 from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.data.dataset import Dataset
@@ -22,102 +22,9 @@ from layernet.errors import ConfigError, DataError, Mark, Problem, did_you_mean
 from layernet.losses import Objective
 from layernet.metrics import Metric
 from layernet.optim.optimizers import Optimizer
-from layernet.optim.schedules import Constant, Schedule
+from layernet.optim.schedules import Schedule
 
-VERSION = 1
-"""Of the config's dialect: what `layernet: 1` in a config says."""
 _MAX_BYTES = 1_000_000
-
-
-@dataclass(frozen=True)
-class DataSection(Section):
-    """`data:`."""
-
-    train: SourcePart
-    batch_size: int
-    val: SourcePart | None = None
-    test: SourcePart | None = None
-    shuffle: bool = True
-    drop_last: bool = False
-    eval_batch_size: int | None = None
-    prefetch: bool = True
-
-    def __post_init__(self) -> None:
-        _at_least_one(batch_size=self.batch_size, eval_batch_size=self.eval_batch_size)
-
-
-@dataclass(frozen=True)
-class NetSection(Section):
-    """`net:`."""
-
-    input: list[int]
-    layers: list[Layer]
-
-    def __post_init__(self) -> None:
-        if any(size < 1 for size in self.input):
-            raise ValueError(f"input must be sizes of at least 1, without the batch, got {self.input}")
-        if not self.layers:
-            raise ValueError("layers is empty")
-
-
-@dataclass(frozen=True)
-class CheckpointConfig(Section):
-    """`train.checkpoint:`: when `last` is saved, how many are kept, and by what `best` is chosen.
-
-    `best` is a name like `val.accuracy`, or None; `auto` in a config is the first metric on val (without metrics its
-    loss), and None without val.
-    """
-
-    every: Duration = Duration(1, "epochs")
-    keep: int = 2
-    best: str | None = "auto"
-
-    def __post_init__(self) -> None:
-        _at_least_one(keep=self.keep, every=self.every.count)
-
-
-@dataclass(frozen=True)
-class TrainConfig(Section):
-    """`train:`: how long, and what happens how often. Either `epochs` or `steps` is given."""
-
-    epochs: int | None = None
-    steps: int | None = None
-    eval_every: Duration = Duration(1, "epochs")
-    log_every: Duration = Duration(50, "steps")
-    checkpoint: CheckpointConfig = CheckpointConfig()
-
-    def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("train needs one of 'epochs' and 'steps'")
-        _at_least_one(epochs=self.epochs, steps=self.steps, eval_every=self.eval_every.count, log_every=self.log_every.count)
-
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """The number of optimizer updates."""
-        return self.steps if self.steps is not None else (self.epochs or 0) * steps_per_epoch
-
-
-@dataclass(frozen=True)
-class RootSection(Section):
-    """The whole config."""
-
-    data: DataSection
-    net: NetSection
-    loss: ObjectivePart | list[ObjectivePart]
-    optimizer: Optimizer
-    train: TrainConfig
-    layernet: Literal[1] = 1
-    seed: int = 0
-    device: str = "auto"
-    dtype: Literal["float32", "float64"] = "float32"
-    metrics: Metric | list[Metric] = ()  # type: ignore[assignment]
-    schedule: Schedule = Constant()
-    callbacks: list[Annotated[Any, AsPart("callback")]] = ()  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be between 0 and 2**63 - 1, got {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -147,8 +54,9 @@ class DataConfig:
 class ExperimentConfig:
     """A config that holds together: everything in it checked and made, nothing read, no arrays.
 
-    `net` is built and not bound; `objectives` have their log names. `text` is the config as given, `resolved` plain data
-    with every default filled in, `files` the user's Python files that it names, `layer_marks` where each layer stands.
+    `net` is built and not bound; `objectives` have their log names. `text` is the config as given, `resolved` plain
+    data with every default filled in, `files` the user's Python files that it names, `layer_marks` where each layer
+    stands.
     """
 
     path: FilePath | None
@@ -185,7 +93,9 @@ def load_config(path: str | FilePath, overrides: Overrides = ()) -> ExperimentCo
     return _load(_read(file), str(file), file.parent, file, overrides)
 
 
-def load_config_text(text: str, name: str = "config", folder: str | FilePath = ".", overrides: Overrides = ()) -> ExperimentConfig:
+def load_config_text(
+    text: str, name: str = "config", folder: str | FilePath = ".", overrides: Overrides = ()
+) -> ExperimentConfig:
     """From the text of a config; `name` stands for the file in messages, `./file.py` is looked for in `folder`."""
     return _load(text, name, FilePath(folder), None, overrides)
 
@@ -225,7 +135,9 @@ def _read(file: FilePath) -> str:
     except UnicodeDecodeError as error:
         before = content[: error.start].decode()
         mark = Mark(str(file), before.count("\n") + 1, len(before) - before.rfind("\n"))
-        raise ConfigError([Problem(f"the byte 0x{content[error.start]:02x} is not UTF-8", mark=mark, hint="save the file as UTF-8")]) from None
+        raise ConfigError(
+            [Problem(f"the byte 0x{content[error.start]:02x} is not UTF-8", mark=mark, hint="save the file as UTF-8")]
+        ) from None
 
 
 def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrides: Overrides) -> ExperimentConfig:
@@ -233,34 +145,111 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
     apply(document, overrides)
     builder = Builder(document, Lookup(folder))
     schema = schema_of(RootSection)
-    arguments, complete = builder.arguments(schema, document.data, (), "the config")
-    root = {name: built.value for name, built in arguments.items()}
-    if complete:
-        root = vars(builder.construct(RootSection, arguments, ()) or RootSection(**{**root, "device": "auto", "seed": 0}))
-    parts = checks.check(builder, root)
+    arguments, _ = builder.arguments(schema, document.data, (), "the config")
+    root = {**schema.defaults, **{key: built.value for key, built in arguments.items()}}
+    found = _check(builder, root)
     if builder.problems:
         raise ConfigError(_in_order(builder.problems, name))
-    plain = builder.plain_of(schema, arguments)
-    order = ["layernet", "seed", "device", "dtype", "data", "net", "loss", "metrics", "optimizer", "schedule", "train", "callbacks"]
-    resolved = {key: plain[key] for key in order}
-    train = root["train"]
+    resolved = builder.plain_of(schema, arguments)
+    _fill_in(resolved, found)
     return ExperimentConfig(
         path=path,
         text=text,
-        resolved=checks.fill_in(resolved, parts),
-        files=list(builder.lookup.files),
+        resolved=resolved,
+        files=builder.lookup.files,
         seed=root["seed"],
         device=root["device"],
         dtype=root["dtype"],
-        net=parts.net,
-        layer_marks=parts.layer_marks,
-        objectives=parts.objectives,
-        metrics=parts.metrics,
+        net=found["net"],
+        layer_marks=_layer_marks(builder, root["net"].layers, found["net"]),
+        objectives=found["objectives"],
+        metrics=[metric for _, metric in checks.placed("metrics", root["metrics"])],
         optimizer=root["optimizer"],
         schedule=root["schedule"],
-        data=_data(root["data"]),
-        train=checks.with_best(train, parts.best),
+        data=_data(root["data"], found["sources"]),
+        train=_with_best(root["train"], found["best"]),
         callbacks=list(root["callbacks"]),
         document=document,
         name=path.stem if path else FilePath(name).stem,
     )
+
+
+def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
+    """Run every check whose parts could be made; what the checks found out on the way."""
+    found: dict[str, Any] = {"net": None, "sources": {}, "objectives": [], "best": None}
+    data, section = root.get("data"), root.get("net")
+    outputs: dict[str, Shape] = {"output": ()}
+    right_input = True
+    if data is not None:
+        splits = {"train": data.train, "val": data.val, "test": data.test}
+        found["sources"] = {split: source for split, source in splits.items() if source is not None}
+    if data is not None and section is not None:
+        right_input = checks.check_shapes(builder, section, found["sources"])
+    objectives = checks.placed("loss", root["loss"]) if "loss" in root else []
+    found["objectives"] = checks.name_objectives(builder, objectives)
+    if section is not None:
+        net = found["net"] = checks.build_net(builder, section, right_input)
+        if net is not None:
+            outputs, complete = checks.outputs_of(net)
+            checks.check_objectives(builder, net, objectives, outputs, complete)
+            checks.check_groups(builder, net, getattr(root.get("optimizer"), "groups", None))
+            if data is not None:
+                checks.check_targets(builder, net, objectives, outputs, data.train.dataset)
+    metrics = checks.check_metrics(builder, checks.placed("metrics", root["metrics"]), outputs["output"])
+    if data is not None and "train" in root and "loss" in root:
+        best = root["train"].checkpoint.best
+        found["best"] = checks.best_of(builder, best, data.val is not None, metrics, found["objectives"])
+    return found
+
+
+def _fill_in(resolved: dict[str, Any], found: dict[str, Any]) -> None:
+    """The defaults that follow from other parts, and lists where one entry may stand for a list."""
+    for key in ("loss", "metrics"):
+        if not isinstance(resolved[key], list):
+            resolved[key] = [resolved[key]]
+    for plain, objective in zip(resolved["loss"], found["objectives"], strict=True):
+        plain["name"] = objective.name
+    data, checkpoint = resolved["data"], resolved["train"]["checkpoint"]
+    data["eval_batch_size"] = data["eval_batch_size"] or data["batch_size"]
+    checkpoint["best"] = found["best"]
+
+
+def _with_best(train: TrainConfig, best: str | None) -> TrainConfig:
+    return replace(train, checkpoint=replace(train.checkpoint, best=best))
+
+
+def _data(section: DataSection, sources: dict[str, Source]) -> DataConfig:
+    transforms = {
+        split: (sources["train"].transforms or []) if source.transforms is None else source.transforms
+        for split, source in sources.items()
+    }
+    val, test = section.val, section.test
+    return DataConfig(
+        train=section.train.dataset,
+        val=None if val is None else val.dataset if val.fraction is None else val.fraction,
+        test=test.dataset if test is not None else None,
+        transforms=transforms,
+        batch_size=section.batch_size,
+        eval_batch_size=section.eval_batch_size or section.batch_size,
+        shuffle=section.shuffle,
+        drop_last=section.drop_last,
+        prefetch=section.prefetch,
+    )
+
+
+def _layer_marks(builder: Builder, written: list[Layer], net: Net) -> dict[Layer, Mark]:
+    """Where each layer stands; the copies that a net puts in the place of `ref` entries, too."""
+    paths = dict(builder.layer_paths)
+    paths.update({layer: paths[entry] for entry, layer in zip(written, net.layers, strict=True)})
+    marks = {layer: builder.document.mark(path) for layer, path in paths.items()}
+    return {layer: mark for layer, mark in marks.items() if mark is not None}
+
+
+def _in_order(problems: list[Problem], file: str) -> list[Problem]:
+    """Each problem once, as they come in the text; those of other origins, such as --set, after them."""
+
+    def place(problem: Problem) -> tuple[bool, int, int]:
+        mark = problem.mark
+        return (mark is None or mark.file != file, mark.line if mark else 0, mark.column if mark else 0)
+
+    return sorted({(p.mark, p.message): p for p in reversed(problems)}.values(), key=place)

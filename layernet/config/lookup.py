@@ -103,9 +103,12 @@ class Lookup:
 
 
 def load(place: str) -> Any:
-    """What stands at `module:attribute`."""
-    module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    """What stands at `module`, `module:attribute` or `module:attribute.attribute`."""
+    module, _, attributes = place.partition(":")
+    found: Any = importlib.import_module(module)
+    for attribute in attributes.split(".") if attributes else []:
+        found = getattr(found, attribute)
+    return found
 
 
 def kind_of(cls: type) -> Kind | None:

@@ -27,8 +27,13 @@ MAX_NODES = 50_000  # counted with aliases and merge keys expanded
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _SPECIAL = {
-    **{word: None for word in ("", "~", "null")},
-    **{"true": True, "false": False, ".nan": math.nan, ".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf},
+    **dict.fromkeys(("", "~", "null")),
+    "true": True,
+    "false": False,
+    ".nan": math.nan,
+    ".inf": math.inf,
+    "+.inf": math.inf,
+    "-.inf": -math.inf,
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML counts lines by
@@ -61,7 +66,7 @@ def dotted(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
-def scalar(text: str) -> None | bool | int | float | str:
+def scalar(text: str) -> bool | int | float | str | None:
     """What a plain (unquoted) scalar means."""
     if text in _SPECIAL:
         return _SPECIAL[text]
@@ -82,7 +87,10 @@ def parse(text: str, file: str) -> Document:
         raise ConfigError([*reader.problems, Problem("the config is empty", mark=start)])
     if not isinstance(node.content, dict):
         raise ConfigError(
-            [*reader.problems, Problem(f"a config must be a mapping of keys, got {describe(node.content)}", mark=node.mark)]
+            [
+                *reader.problems,
+                Problem(f"a config must be a mapping of keys, got {describe(node.content)}", mark=node.mark),
+            ]
         )
     document = Document({}, problems=reader.problems)
     document.data = _plain(node, (), document)
@@ -98,7 +106,9 @@ def parse_value(text: str, origin: str) -> Any:
         reader.problems += error.problems
     if reader.problems:
         mark = Mark(origin, 0, 0)
-        raise ConfigError([Problem(f"cannot read the value {text!r}: {p.message}", "", mark, p.hint) for p in reader.problems])
+        raise ConfigError(
+            [Problem(f"cannot read the value {text!r}: {p.message}", "", mark, p.hint) for p in reader.problems]
+        )
     return _plain(node, (), Document({})) if node else None
 
 
@@ -157,7 +167,7 @@ class _Reader:
         except Exception as error:  # the parser lets some through: int() of 5000 digits, chr() of \U escapes
             self._stop(f"this is not YAML: {error}", self._mark(loader.get_mark()))
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
 
     def _look_over(self) -> None:
         if len(self.text) > MAX_CHARACTERS:
@@ -174,7 +184,9 @@ class _Reader:
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if root is not None:
-                    self._stop("a second document begins here", self._mark(event.start_mark), "a config is one document")
+                    self._stop(
+                        "a second document begins here", self._mark(event.start_mark), "a config is one document"
+                    )
             elif isinstance(event, yaml.NodeEvent):
                 root = self._node(event, 1)
         return root
@@ -182,12 +194,16 @@ class _Reader:
     def _node(self, event: Any, depth: int) -> _Node:
         mark = self._mark(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, mark, depth)
+            return self._alias(str(event.anchor), mark, depth)
         self._allow(depth, mark)
         self._spend(1, mark)
         if event.tag is not None:
             self.problems.append(
-                Problem(f"the tag {event.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed", mark=mark, hint="remove it")
+                Problem(
+                    f"the tag {event.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed",
+                    mark=mark,
+                    hint="remove it",
+                )
             )
         if event.anchor is not None:
             self._anchors[event.anchor] = None
@@ -241,7 +257,9 @@ class _Reader:
             elif key in entries:
                 first = entries[key][0]
                 self.problems.append(
-                    Problem(f"the key {key!r} is given twice, first in line {first.line}", mark=key_mark, hint="remove one")
+                    Problem(
+                        f"the key {key!r} is given twice, first in line {first.line}", mark=key_mark, hint="remove one"
+                    )
                 )
             else:
                 entries[key] = (key_mark, value)
@@ -319,15 +337,18 @@ def _plain(node: _Node, path: Path, document: Document) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
+    """Writes plain what `scalar` reads back as the same, and quotes other text."""
+
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
-        return super().increase_indent(flow, False)  # type: ignore[no-untyped-call]
+        return super().increase_indent(flow, False)
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        if kind is yaml.ScalarNode and implicit[0]:
+            return "tag:yaml.org,2002:" + ("merge" if value == "<<" else _TAGS[type(scalar(value))])
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
 
 
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, None if isinstance(scalar(text), str) else "'")
-
-
-_Dumper.add_representer(str, _represent_text)
+_TAGS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -68,7 +69,7 @@ def _set(document: Document, key: str, value: Any) -> None:
     origin = _origin(key)
     holder: Any = document.data
     path: Path = ()
-    parts = key.split(".")
+    parts = [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"\.?|([^.]+)\.?|\.', key)]
     while True:
         step, parts = _step(holder, path, parts)
         path = (*path, step)
@@ -97,7 +98,11 @@ def _step(holder: Any, path: Path, parts: list[str]) -> tuple[str | int, list[st
     if isinstance(holder, list):
         if parts[0].isdecimal() and int(parts[0]) < len(holder):
             return int(parts[0]), parts[1:]
-        names = {item["name"]: i for i, item in enumerate(holder) if isinstance(item, dict) and isinstance(item.get("name"), str)}
+        names = {
+            item["name"]: i
+            for i, item in enumerate(holder)
+            if isinstance(item, dict) and isinstance(item.get("name"), str)
+        }
         if parts[0] in names:
             return names[parts[0]], parts[1:]
         size = f"it has {len(holder)} entries, 0 to {len(holder) - 1}" if holder else "it is empty"

@@ -7,8 +7,10 @@ puts a `Part` in its place, which `build` turns into the object: so nested parts
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
+import operator
 import re
 import types
 import typing
@@ -66,8 +68,11 @@ class SchemaError(Exception):
 class Schema:
     """The arguments of one constructor (or function), and the check for them."""
 
-    def __init__(self, label: str, parameters: list[inspect.Parameter], hints: Mapping[str, Any], takes_more: bool) -> None:
+    def __init__(
+        self, label: str, parameters: list[inspect.Parameter], hints: Mapping[str, Any], takes_more: bool
+    ) -> None:
         self.label = label
+        self._names = [p.name for p in parameters]
         self.required = [p.name for p in parameters if p.default is p.empty]
         self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         fields: dict[str, Any] = {}
@@ -79,12 +84,14 @@ class Schema:
         try:
             self._model = create_model(label, __config__=settings, **fields)
         except Exception as error:  # pydantic has several for a type that it cannot check
-            raise SchemaError(f"{label}: the annotations are not those of plain data ({error})".split("\n")[0]) from None
+            raise SchemaError(
+                f"{label}: the annotations are not those of plain data ({error})".split("\n")[0]
+            ) from None
 
     @property
     def names(self) -> list[str]:
         """The arguments, in order."""
-        return [*self.required, *self.defaults]
+        return self._names
 
     def check(
         self, given: dict[str, Any], label: str = "", also: Iterable[str] = ()
@@ -108,7 +115,7 @@ class Schema:
 
 
 @cache
-def schema_of(target: Any, skip: int = 0) -> Schema:
+def schema_of(target: Callable[..., Any], skip: int = 0) -> Schema:
     """The schema of a class's constructor, or of a function without its first `skip` arguments. Raises SchemaError."""
     function = target.__init__ if inspect.isclass(target) else target
     if function is object.__init__:
@@ -121,7 +128,7 @@ def schema_of(target: Any, skip: int = 0) -> Schema:
 
 def _hints(label: str, function: Callable[..., Any], parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:
     """The annotations with their names looked up where the function was written."""
-    hints = {}
+    hints: dict[str, Any] = {}
     scope = getattr(inspect.unwrap(function), "__globals__", {})
     for parameter in parameters:
         if parameter.annotation is parameter.empty:
@@ -150,9 +157,10 @@ def _adapt(annotation: Any) -> Any:
     if origin is Annotated:
         return Annotated[(_adapt(arguments[0]), *annotation.__metadata__)]
     if origin in (Union, types.UnionType):
-        return Union[tuple(_adapt(a) for a in arguments)]
+        return functools.reduce(operator.or_, (_adapt(a) for a in arguments))
     if origin is tuple:
-        return Annotated[tuple[tuple(a if a is Ellipsis else _adapt(a) for a in arguments)], Strict(False)]
+        items = tuple(a if a is Ellipsis else _adapt(a) for a in arguments)
+        return Annotated[tuple.__class_getitem__(items), Strict(False)]
     if origin in (type, Callable) or origin is typing.get_origin(Callable[..., Any]):
         raise SchemaError(f"a config cannot write a {annotation}")
     return origin[tuple(_adapt(a) for a in arguments)]
@@ -168,25 +176,33 @@ def _adapt_class(cls: type) -> Any:
 
 
 def _part(kind: PartKind, cls: type | None = None) -> Any:
-    wanted = {"source": "dataset", "objective": "loss"}.get(kind, kind)
-    if wanted != "section":
-        wanted = f"{article(wanted)}: a name, or a mapping with a type"
-    else:
+    if kind == "section":
         wanted = "a mapping of keys"
+    else:
+        thing: str = {"source": "dataset", "objective": "loss"}.get(kind, kind)
+        wanted = f"{article(thing)}: a name, or a mapping with a type"
 
     def take(value: Any) -> Part:
         if isinstance(value, dict) or (isinstance(value, str) and kind != "section"):
             return Part(kind, value, cls)
-        raise PydanticCustomError("part", "{wanted}", {"wanted": wanted})
+        raise expected(wanted)
 
     return Annotated[Any, PlainValidator(take)]
 
 
 def _duration(value: Any) -> Duration:
     try:
-        return Duration.parse(value)
+        duration = Duration.parse(value)
     except ValueError:
-        raise PydanticCustomError("duration", "") from None
+        duration = None
+    if duration is None or duration.count <= 0:
+        raise expected("a duration like '5 epochs' or '300 steps'")
+    return duration
+
+
+def expected(what: str) -> PydanticCustomError:
+    """What a validator raises for a value that is not `what`: messages say `expected <what>, got <value>`."""
+    return PydanticCustomError("expected", "{what}", {"what": what})
 
 
 # pydantic's errors in plain words
@@ -201,8 +217,15 @@ _EXPECTED = {
     "tuple_type": "a list",
     "dict_type": "a mapping",
     "none_required": "null",
-    "duration": "a duration like '5 epochs' or '300 steps'",
 }
+
+_BOUNDS = {
+    "greater_than_equal": "at least",
+    "greater_than": "more than",
+    "less_than_equal": "at most",
+    "less_than": "less than",
+}
+
 
 def _findings(error: ValidationError, given: dict[str, Any], names: list[str]) -> list[Finding]:
     groups: dict[tuple[Path, bool], list[Any]] = {}
@@ -225,13 +248,10 @@ def _path_of(loc: tuple[int | str, ...], given: Any) -> tuple[Path, bool]:
     path: list[int | str] = []
     value = given
     for part in loc:
-        if isinstance(value, dict) and part in value:
+        inside = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
+        if inside:
             value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value):
-            value = value[part]
-        else:
-            continue
-        path.append(part)
+            path.append(part)
     return tuple(path), loc[-1] == "[key]"
 
 
@@ -248,9 +268,11 @@ def _finding(path: Path, at_key: bool, items: list[dict[str, Any]], value: Any) 
         if item["type"] == "literal_error":
             texts = re.findall(r"'([^']*)'", item["ctx"]["expected"])
             choices += texts
-            words = [item["ctx"]["expected"].replace(" or ", ", ")] if texts else [item["ctx"]["expected"]]
-        elif item["type"] == "part":
-            words = [item["ctx"]["wanted"]]
+            words = re.split(", | or ", item["ctx"]["expected"])
+        elif item["type"] == "expected":
+            words = [item["ctx"]["what"]]
+        elif item["type"] in _BOUNDS:
+            words = [f"{_BOUNDS[item['type']]} {next(iter(item['ctx'].values()))}"]
         elif item["type"] in _EXPECTED:
             words = [_EXPECTED[item["type"]]]
         elif item["type"] in ("too_long", "too_short") and item["ctx"].get("field_type") == "Tuple":
@@ -265,7 +287,9 @@ def _finding(path: Path, at_key: bool, items: list[dict[str, Any]], value: Any) 
     if not hint and choices and isinstance(value, str):
         near = did_you_mean(value, choices)
         hint = near if near.startswith("did you mean") else ""
-    return Finding(path, f"expected {' or '.join(expected)}, got {got}", hint, at_key)
+    *first, last = expected
+    wanted = f"{', '.join(first)} or {last}" if first else last
+    return Finding(path, f"expected {wanted}, got {got}", hint, at_key)
 
 
 def _cure(value: Any, expected: list[str]) -> str:
