@@ -1,3 +1,109 @@
-"""layernet: layer-based training with hand-written forward and backward."""
+"""layernet: layer-based training with hand-written forward and backward.
+
+    import layernet as ln
+
+    net = ln.Net([ln.Conv2d(20, 5), ln.ReLU(), ln.Flatten(), ln.Linear(10)], input_shape=(28, 28, 1)).bind("cpu")
+
+The public names are loaded when they are first used: importing the package imports neither numpy nor anything large.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from layernet.backend.arrays import sum_to as sum_to
+    from layernet.config.experiment import load_config as load_config
+    from layernet.core import init as init
+    from layernet.core.context import Context as Context
+    from layernet.core.context import Tape as Tape
+    from layernet.core.duration import Duration as Duration
+    from layernet.core.init import Initializer as Initializer
+    from layernet.core.layer import Layer as Layer
+    from layernet.core.net import Net as Net
+    from layernet.core.param import Buffer as Buffer
+    from layernet.core.param import Const as Const
+    from layernet.core.param import Param as Param
+    from layernet.core.sequential import Ref as Ref
+    from layernet.core.sequential import Sequential as Sequential
+    from layernet.data.cifar import CIFAR10 as CIFAR10
+    from layernet.data.dataset import Arrays as Arrays
+    from layernet.data.dataset import Dataset as Dataset
+    from layernet.data.digits import Digits as Digits
+    from layernet.data.fake import FakeData as FakeData
+    from layernet.data.loader import Loader as Loader
+    from layernet.data.mnist import MNIST as MNIST
+    from layernet.data.mnist import FashionMNIST as FashionMNIST
+    from layernet.data.normalize import Normalize as Normalize
+    from layernet.data.transforms import CenterCrop as CenterCrop
+    from layernet.data.transforms import Pad as Pad
+    from layernet.data.transforms import RandomCrop as RandomCrop
+    from layernet.data.transforms import RandomHorizontalFlip as RandomHorizontalFlip
+    from layernet.data.transforms import Transform as Transform
+    from layernet.layers.activation import GELU as GELU
+    from layernet.layers.activation import LeakyReLU as LeakyReLU
+    from layernet.layers.activation import PReLU as PReLU
+    from layernet.layers.activation import ReLU as ReLU
+    from layernet.layers.activation import Sigmoid as Sigmoid
+    from layernet.layers.activation import SiLU as SiLU
+    from layernet.layers.activation import Softmax as Softmax
+    from layernet.layers.activation import Tanh as Tanh
+    from layernet.layers.composite import Add as Add
+    from layernet.layers.composite import AuxiliaryHead as AuxiliaryHead
+    from layernet.layers.composite import BasicBlock as BasicBlock
+    from layernet.layers.composite import Concat as Concat
+    from layernet.layers.composite import Recompute as Recompute
+    from layernet.layers.composite import Residual as Residual
+    from layernet.layers.conv import Conv2d as Conv2d
+    from layernet.layers.dropout import Dropout as Dropout
+    from layernet.layers.linear import Linear as Linear
+    from layernet.layers.norm import BatchNorm as BatchNorm
+    from layernet.layers.norm import LayerNorm as LayerNorm
+    from layernet.layers.pool import AvgPool2d as AvgPool2d
+    from layernet.layers.pool import GlobalAvgPool2d as GlobalAvgPool2d
+    from layernet.layers.pool import MaxPool2d as MaxPool2d
+    from layernet.layers.shape import Flatten as Flatten
+    from layernet.layers.shape import Reshape as Reshape
+    from layernet.losses import L1 as L1
+    from layernet.losses import MSE as MSE
+    from layernet.losses import BCEWithLogits as BCEWithLogits
+    from layernet.losses import CrossEntropy as CrossEntropy
+    from layernet.losses import L1Penalty as L1Penalty
+    from layernet.losses import L2Penalty as L2Penalty
+    from layernet.losses import Loss as Loss
+    from layernet.losses import Objective as Objective
+    from layernet.losses import Penalty as Penalty
+    from layernet.metrics import Metric as Metric
+    from layernet.metrics import accuracy as accuracy
+    from layernet.optim.optimizers import SGD as SGD
+    from layernet.optim.optimizers import Adam as Adam
+    from layernet.optim.optimizers import AdamW as AdamW
+    from layernet.optim.optimizers import Optimizer as Optimizer
+    from layernet.optim.schedules import Constant as Constant
+    from layernet.optim.schedules import Cosine as Cosine
+    from layernet.optim.schedules import Exponential as Exponential
+    from layernet.optim.schedules import MultiStep as MultiStep
+    from layernet.optim.schedules import Schedule as Schedule
+    from layernet.optim.schedules import Step as Step
+    from layernet.train.callbacks import Callback as Callback
+    from layernet.train.experiment import Experiment as Experiment
+
+    load = Experiment.load
+
+
+def __getattr__(name: str) -> Any:
+    from layernet.config.lookup import load
+    from layernet.config.names import PUBLIC
+
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'layernet' has no attribute {name!r}")
+    value = globals()[name] = load(PUBLIC[name])
+    return value
+
+
+def __dir__() -> list[str]:
+    from layernet.config.names import PUBLIC
+
+    return sorted([*globals(), *PUBLIC])

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a text file; line and column count from 1."""
+    """A place in a text file; line and column count from 1. Line 0: no file, but an origin such as `--set seed`."""
 
     file: str
     line: int
     column: int
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class LayernetError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(f"{message}; {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
 
 
 class ConfigError(LayernetError):

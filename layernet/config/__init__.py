@@ -1,0 +1,1 @@
+"""Configs: YAML with positions, validated against constructor signatures, into the parts of an experiment."""

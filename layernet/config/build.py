@@ -1,0 +1,424 @@
+"""Plain data -> objects: finds what is named, checks arguments, makes the objects, and gathers every problem.
+
+A builder makes two things of each value: the object, and the plain data that would make it again, with all defaults
+filled in (the resolved config).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from layernet.config.lookup import Lookup, LookupFailure, article, explain, kind_of
+from layernet.config.marks import Document, Path, describe, dotted
+from layernet.config.names import Kind
+from layernet.config.schema import AsPart, Part, Schema, SchemaError, expected, schema_of
+from layernet.core.configurable import Configurable
+from layernet.core.duration import Duration
+from layernet.core.layer import Layer
+from layernet.core.sequential import Ref
+from layernet.data.dataset import Dataset
+from layernet.data.transforms import Transform
+from layernet.errors import LayernetError, Problem, did_you_mean
+from layernet.losses import Objective, Penalty
+
+_INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
+
+
+def _layer_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise expected("a name of letters, digits, _ and -")
+    return name
+
+
+LayerName = Annotated[str, AfterValidator(_layer_name)]
+Repeat = Annotated[int, Field(ge=1, le=1000)]
+
+ObjectivePart = Annotated[Any, AsPart("objective")]
+SourcePart = Annotated[Any, AsPart("source")]
+
+
+class Source(NamedTuple):
+    """Where a split's examples come from: a data set, or a fraction of the training set; and transforms of its own."""
+
+    dataset: Dataset | None
+    fraction: float | None
+    transforms: list[Transform] | None
+
+
+class Built(NamedTuple):
+    """An object, and the plain data that makes it."""
+
+    value: Any
+    plain: Any
+
+
+class _Several(list[Built]):
+    """The copies that a `repeat` asks for."""
+
+
+class _Extras:
+    """The keys that an entry may have beside its class's own arguments: signatures, read like constructors."""
+
+    @staticmethod
+    def layer(name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
+
+    @staticmethod
+    def tied(ref: str, name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
+
+    @staticmethod
+    def objective(on: str = "output", weight: float = 1.0, name: str | None = None) -> None: ...
+
+    @staticmethod
+    def penalty(weight: float = 1.0, name: str | None = None) -> None: ...
+
+    @staticmethod
+    def source(transforms: list[Transform] | None = None) -> None: ...
+
+    @staticmethod
+    def fraction(fraction: Annotated[float, Field(gt=0, lt=1)], transforms: list[Transform] | None = None) -> None: ...
+
+
+class Builder:
+    """Makes the objects of one config. `problems` fills as it goes; what cannot be made is None."""
+
+    def __init__(self, document: Document, lookup: Lookup) -> None:
+        self.document = document
+        self.lookup = lookup
+        self.problems: list[Problem] = list(document.problems)
+        self.layer_paths: dict[Layer, Path] = {}
+
+    def problem(self, path: Path, message: str, hint: str = "", at_key: bool = False) -> None:
+        """Note that something is wrong at a place in the config."""
+        mark = self.document.key_mark(path) if at_key else self.document.mark(path)
+        self.problems.append(Problem(message, dotted(path), mark, hint))
+
+    def arguments(
+        self, schema: Schema, given: dict[str, Any], path: Path, label: str, also: tuple[str, ...] = ()
+    ) -> tuple[dict[str, Built], bool]:
+        """(the arguments that could be made, whether those were all)."""
+        values, findings = schema.check(given, label, also)
+        for finding in findings:
+            self.problem((*path, *finding.path), finding.message, finding.hint, finding.at_key)
+        made = {name: self._finish(value, (*path, name)) for name, value in values.items()}
+        good = {name: built for name, built in made.items() if built is not None}
+        return good, not findings and len(good) == len(made)
+
+    def plain_of(self, schema: Schema, arguments: Mapping[str, Built]) -> dict[str, Any]:
+        """The arguments as plain data, in the signature's order, with the defaults of those not given."""
+        plain = {name: built.plain for name, built in arguments.items()}
+        for name, default in schema.defaults.items():
+            if name not in plain and (described := self.describe(default)) is not None:
+                plain[name] = described.plain
+        names = schema.names
+        return {name: plain[name] for name in sorted(plain, key=lambda n: names.index(n) if n in names else len(names))}
+
+    def describe(self, value: Any) -> Built | None:
+        """An object as the plain data that makes it; None where there is none."""
+        if value is None or isinstance(value, bool | int | float | str):
+            return Built(value, value)
+        if isinstance(value, Duration):
+            return Built(value, str(value))
+        if isinstance(value, list | tuple):
+            items = [self.describe(item) for item in value]
+            return None if None in items else Built(value, [item.plain for item in items if item is not None])
+        if isinstance(value, dict):
+            entries = {key: self.describe(item) for key, item in value.items()}
+            return (
+                None
+                if None in entries.values()
+                else Built(value, {k: item.plain for k, item in entries.items() if item})
+            )
+        if dataclasses.is_dataclass(value):
+            return self.describe({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+        if isinstance(value, Configurable):
+            kind = kind_of(type(value))
+            name = self.lookup.spell(kind, type(value)) if kind else None
+            given = {argument: self.describe(item) for argument, item in value.arguments.items()}
+            if name is None or None in given.values():
+                return None
+            cls: Any = type(value)
+            arguments = {argument: built for argument, built in given.items() if built}
+            return Built(value, _entry(name, self.plain_of(schema_of(cls), arguments)))
+        return None
+
+    # values
+
+    def _finish(self, value: Any, path: Path) -> Built | None:
+        """What a schema let through, with its Parts made."""
+        if isinstance(value, Part):
+            return self._part(value, path)
+        if isinstance(value, list | tuple):
+            return self._list(value, path)
+        if isinstance(value, dict):
+            entries = {key: self._finish(item, (*path, key)) for key, item in value.items()}
+            if None in entries.values():
+                return None
+            good = {key: item for key, item in entries.items() if item is not None}
+            return Built({key: item.value for key, item in good.items()}, {k: item.plain for k, item in good.items()})
+        return self.describe(value) or Built(value, value)
+
+    def _list(self, values: list[Any] | tuple[Any, ...], path: Path) -> Built | None:
+        values_made: list[Any] = []
+        plain: list[Any] = []
+        complete = True
+        for index, item in enumerate(values):
+            place = (*path, index)
+            made = (
+                self._layer(item.raw, place)
+                if isinstance(item, Part) and item.kind == "layer"
+                else self._finish(item, place)
+            )
+            if made is None:
+                complete = False
+                continue
+            plain.append(made[0].plain if isinstance(made, _Several) else made.plain)
+            values_made += [copy.value for copy in made] if isinstance(made, _Several) else [made.value]
+        self._refuse_same_names(values_made)
+        return Built(type(values)(values_made), plain) if complete else None
+
+    def _refuse_same_names(self, values: list[Any]) -> None:
+        seen: dict[str, Layer] = {}
+        for layer in values:
+            if isinstance(layer, Layer) and layer.name:
+                if layer.name in seen:
+                    first = self.document.mark(self.layer_paths[seen[layer.name]])
+                    where = f" in line {first.line}" if first and first.line else ""
+                    place = (*self.layer_paths[layer], "name")
+                    self.problem(place, f"another layer{where} is called {layer.name!r}", "give each its own name")
+                seen.setdefault(layer.name, layer)
+
+    def _part(self, part: Part, path: Path) -> Built | None:
+        if part.kind == "section":
+            assert part.cls is not None
+            return self.section(part.cls, part.raw, path)
+        if part.kind == "layer":
+            made = self._layer(part.raw, path)
+            if made is not None and len(made) > 1:
+                self.problem(
+                    (*path, "repeat"),
+                    "repeat needs a list of layers around it",
+                    "wrap it: {type: Sequential, layers: [...]}",
+                )
+                return None
+            return made[0] if made else None
+        if part.kind == "objective":
+            return self._objective(part.raw, path)
+        if part.kind == "source":
+            return self._source(part.raw, path)
+        return self._component(part.kind, part.raw, path)
+
+    def section(self, cls: type, raw: dict[str, Any], path: Path) -> Built | None:
+        """A mapping without a type."""
+        schema = schema_of(cls)
+        arguments, complete = self.arguments(schema, raw, path, dotted(path))
+        if not complete:
+            return None
+        value = self.construct(cls, arguments, path)
+        return None if value is None else Built(value, self.plain_of(schema, arguments))
+
+    # things with a type
+
+    def _named(self, kind: Kind, raw: Any, path: Path, also: tuple[str, ...] = ()) -> tuple[Any, dict[str, Any]] | None:
+        """(the class or function that an entry names, the entry's other keys)."""
+        if isinstance(raw, str):
+            name, rest, place = raw, {}, path
+        else:
+            rest, place = {key: value for key, value in raw.items() if key != "type"}, (*path, "type")
+            if "type" not in raw:
+                self._without_type(kind, raw, path, also)
+                return None
+            name = raw["type"]
+            if not isinstance(name, str):
+                self.problem(place, f"expected the name of {article(kind)}, got {describe(name)}")
+                return None
+        try:
+            return self.lookup.find(kind, name), rest
+        except LookupFailure as failure:
+            self.problem(place, failure.message, failure.hint)
+            return None
+
+    def _without_type(self, kind: Kind, raw: dict[str, Any], path: Path, also: tuple[str, ...]) -> None:
+        for key in raw:
+            if did_you_mean(key, ["type", *also]) == "did you mean 'type'?" and key not in also:
+                self.problem((*path, key), f"unknown key {key!r}", "did you mean 'type'?", at_key=True)
+                return
+        self.problem(path, f"{article(kind)} needs a 'type'", "for example {type: Name, ...}, or the bare Name")
+
+    def _schema(self, target: Any, path: Path) -> Schema | None:
+        try:
+            return schema_of(target, _INIT_ARGUMENTS)
+        except SchemaError as error:
+            self.problem(path, str(error))
+            return None
+
+    def construct(self, target: Any, arguments: Mapping[str, Built], path: Path) -> Any:
+        """The object; None where the constructor objects, which is noted."""
+        try:
+            return target(**{name: built.value for name, built in arguments.items()})
+        except (ValueError, LayernetError) as error:
+            self.objection(error, {name: built.plain for name, built in arguments.items()}, path)
+        except Exception as error:  # a user's constructor may raise anything
+            self.problem(path, f"{target.__name__} cannot be made: {explain(error)}")
+        return None
+
+    def objection(self, error: ValueError | LayernetError, arguments: Mapping[str, Any], path: Path) -> None:
+        """Note what a part of the config objects to: at the argument that its message begins with, or at all of it."""
+        message, hint = (error.message, error.hint) if isinstance(error, LayernetError) else (str(error), "")
+        rest, inner = message, arguments
+        while isinstance(inner, Mapping):  # `groups: head.*: lr_mult must be ...` is about groups.head.*.lr_mult
+            key = next((key for key in inner if re.match(rf"{re.escape(key)}(?!\w)", rest)), None)
+            if key is None:
+                break
+            path, rest, inner = (*path, key), rest[len(key) :].removeprefix(": "), inner[key]
+        self.problem(path, message, hint)
+
+    def _component(self, kind: Kind, raw: Any, path: Path) -> Built | None:
+        """Anything that is just a type and its arguments."""
+        found = self._named(kind, raw, path)
+        schema = self._schema(found[0], path) if found else None
+        if found is None or schema is None:
+            return None
+        target, given = found
+        arguments, complete = self.arguments(schema, given, path, target.__name__, ("type",))
+        if not complete:
+            return None
+        if inspect.isclass(target):
+            value = self.construct(target, arguments, path)
+            if value is None:
+                return None
+        else:
+            value = functools.partial(target, **{k: b.value for k, b in arguments.items()}) if arguments else target
+        return Built(value, _entry(self.lookup.spell(kind, target), self.plain_of(schema, arguments)))
+
+    def _layer(self, raw: Any, path: Path) -> _Several | None:
+        """A layer; several where it repeats."""
+        if isinstance(raw, dict) and "ref" in raw:
+            return self._ref(raw, path)
+        found = self._named("layer", raw, path, ("ref", "name", "repeat"))
+        schema = self._schema(found[0], path) if found else None
+        if found is None or schema is None:
+            return None
+        cls, given = found
+        extras, rest, complete = self._extras(schema_of(_Extras.layer), given, path, cls.__name__)
+        if extras.get("name") and "name" in schema.names:  # a class that takes its name itself
+            rest["name"] = extras["name"].value
+        if not complete:
+            self.arguments(schema, rest, path, cls.__name__, ("type", "name", "repeat"))
+            return None
+        copies = _Several()
+        for name in _names(extras):
+            given_name = {"name": name} if "name" in rest else {}
+            arguments, complete = self.arguments(
+                schema, rest | given_name, path, cls.__name__, ("type", "name", "repeat")
+            )
+            layer = self.construct(cls, arguments, path) if complete else None
+            if layer is None:
+                return None
+            own = self.plain_of(schema, {k: v for k, v in arguments.items() if k != "name"})
+            own.pop("name", None)
+            copies.append(self._place(layer, name, _entry(self.lookup.spell("layer", cls), own, extras), path))
+        return copies
+
+    def _ref(self, raw: dict[str, Any], path: Path) -> _Several | None:
+        schema = schema_of(_Extras.tied)
+        for key in raw:
+            if key not in schema.names:
+                hint = "type and arguments are those of the layer that ref names"
+                self.problem((*path, key), f"{key!r} cannot stand beside ref", hint, at_key=True)
+        mine = {key: value for key, value in raw.items() if key in schema.names}
+        extras, complete = self.arguments(schema, mine, path, "a layer with ref")
+        if not complete:
+            return None
+        to = extras.pop("ref").value
+        plain = {"ref": to, **_entry_extras(extras)}
+        return _Several(self._place(Ref(to), name, plain, path) for name in _names(extras))
+
+    def _place(self, layer: Layer, name: str | None, plain: Any, path: Path) -> Built:
+        if name is not None:
+            layer.named(name)
+        self.layer_paths[layer] = path
+        return Built(layer, plain)
+
+    def _extras(
+        self, extra: Schema, given: dict[str, Any], path: Path, label: str
+    ) -> tuple[dict[str, Built], dict[str, Any], bool]:
+        """(the extra keys among those given, the other keys, whether the extra ones are right)."""
+        mine = {key: value for key, value in given.items() if key in extra.names}
+        built, complete = self.arguments(extra, mine, path, label)
+        return built, {key: value for key, value in given.items() if key not in mine}, complete
+
+    def _objective(self, raw: Any, path: Path) -> Built | None:
+        found = self._named("loss", raw, path)
+        schema = self._schema(found[0], path) if found else None
+        if found is None or schema is None:
+            return None
+        cls, given = found
+        extra = schema_of(_Extras.penalty if issubclass(cls, Penalty) else _Extras.objective)
+        extras, rest, good = self._extras(extra, given, path, cls.__name__)
+        arguments, complete = self.arguments(schema, rest, path, cls.__name__, ("type", *extra.names))
+        loss = self.construct(cls, arguments, path) if complete else None
+        if loss is None or not good:
+            return None
+        settings = {key: built for key, built in extras.items() if built.value is not None}
+        objective = self.construct(Objective, {"loss": Built(loss, None), **settings}, path)
+        name = self.lookup.spell("loss", cls)
+        plain = {"type": name, **self.plain_of(schema, arguments), **self.plain_of(extra, extras)}
+        return None if objective is None else Built(objective, plain)
+
+    def _source(self, raw: Any, path: Path) -> Built | None:
+        if isinstance(raw, dict) and "fraction" in raw and "type" not in raw:
+            return self._fraction(raw, path)
+        found = self._named("dataset", raw, path, ("fraction",))
+        schema = self._schema(found[0], path) if found else None
+        if found is None or schema is None:
+            return None
+        cls, given = found
+        extra = schema_of(_Extras.source)
+        extras, rest, good = self._extras(extra, given, path, cls.__name__)
+        arguments, complete = self.arguments(schema, rest, path, cls.__name__, ("type", *extra.names))
+        dataset = self.construct(cls, arguments, path) if complete else None
+        if dataset is None or not good:
+            return None
+        plain = _entry(self.lookup.spell("dataset", cls), self.plain_of(schema, arguments), extras)
+        return Built(Source(dataset, None, extras["transforms"].value if "transforms" in extras else None), plain)
+
+    def _fraction(self, raw: dict[str, Any], path: Path) -> Built | None:
+        arguments, complete = self.arguments(schema_of(_Extras.fraction), raw, path, "a fraction of data.train")
+        if not complete:
+            return None
+        fraction = arguments["fraction"].value
+        if path != ("data", "val"):
+            self.problem(
+                (*path, "fraction"), "only data.val can be a fraction of data.train", "name a data set with type"
+            )
+        else:
+            transforms = arguments["transforms"].value if "transforms" in arguments else None
+            return Built(Source(None, fraction, transforms), {name: built.plain for name, built in arguments.items()})
+        return None
+
+
+def _names(extras: Mapping[str, Built]) -> list[str | None]:
+    """The name of each copy: stage1.0, stage1.1 where `stage1` repeats."""
+    name = extras["name"].value if "name" in extras else None
+    if "repeat" not in extras:
+        return [name]
+    return [None if name is None else f"{name}.{i}" for i in range(extras["repeat"].value)]
+
+
+def _entry_extras(extras: Mapping[str, Built]) -> dict[str, Any]:
+    return {name: built.plain for name, built in extras.items() if built.plain is not None}
+
+
+def _entry(name: str | None, arguments: Mapping[str, Any], extras: Mapping[str, Built] | None = None) -> Any:
+    """A thing with a type as plain data: the bare name where there is nothing else to say."""
+    extra = _entry_extras(extras or {})
+    first = {key: extra.pop(key) for key in ("name",) if key in extra}
+    rest = {**first, **arguments, **extra}
+    return {"type": name, **rest} if rest else name

@@ -1,0 +1,290 @@
+"""What must hold between the parts of a config, each broken rule as a located problem. Reads no data."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from layernet.backend import Shape
+from layernet.config.build import Builder, Source
+from layernet.config.lookup import explain
+from layernet.config.marks import Path
+from layernet.config.sections import NetSection
+from layernet.core.layer import Layer
+from layernet.core.net import Net
+from layernet.core.param import Param
+from layernet.core.sequential import Ref, Sequential
+from layernet.data.dataset import Dataset
+from layernet.errors import DataError, LayernetError, ShapeError, UsageError, did_you_mean
+from layernet.layers.composite import AuxiliaryHead
+from layernet.losses import L1, MSE, BCEWithLogits, CrossEntropy, Loss, Objective, Penalty, named
+from layernet.metrics import Metric, accuracy
+
+Placed = list[tuple[Path, Any]]
+"""Objects with their places in the config."""
+
+
+def placed(name: str, value: Any) -> Placed:
+    """The entries of a key that takes one entry or a list of them."""
+    if isinstance(value, list | tuple):
+        return [((name, index), item) for index, item in enumerate(value)]
+    return [((name,), value)]
+
+
+# the net
+
+
+def build_net(builder: Builder, section: NetSection, right_input: bool) -> Net | None:
+    """The net; None where it cannot be built, which is noted at the layer.
+
+    Of a wrong input only `check_shapes` speaks: what layers say about it would lead astray.
+    """
+    try:
+        return Net(section.layers, section.input)
+    except ShapeError as error:
+        layer = error.layer if isinstance(error.layer, Layer) else None
+        if right_input or isinstance(layer, Ref):
+            _refused(builder, section, layer, error.message, error.hint)
+    except LayernetError as error:
+        builder.problem(("net", "layers"), error.message, error.hint)
+    except Exception as error:  # a user's build may raise anything
+        _refused(builder, section, None, f"build failed: {explain(error)}", "")
+    return None
+
+
+def _refused(builder: Builder, section: NetSection, layer: Layer | None, message: str, hint: str) -> None:
+    """A layer that cannot be built: at its place in the config, with what stands before it."""
+    paths = {inner: path for path, inner in Sequential(section.layers).walk()}
+    if layer not in paths:  # a block that failed before it held it, or the copy that stands for a Ref
+        unfinished = [inner for inner in reversed(paths) if _unfinished(inner)]
+        waiting = [inner for inner in section.layers if not _finished(inner)]
+        layer = [*unfinished, *waiting, section.layers[-1]][0]
+    if isinstance(layer, Ref):
+        builder.problem((*builder.layer_paths[layer], "ref"), message.removeprefix("ref: "), hint)
+        return
+    holders = [outer for outer in paths if layer in {inner for _, inner in outer.walk()}]
+    written = [outer for outer in holders if outer in builder.layer_paths]
+    origin = _origin(builder, section, written[-1], paths)
+    place = builder.layer_paths[written[-1]]
+    builder.problem(place, f"layer {paths[layer]} ({type(layer).__name__}): {message}{origin}", hint)
+
+
+def _origin(builder: Builder, section: NetSection, layer: Layer, paths: Mapping[Layer, str]) -> str:
+    """What a layer gets, and from where."""
+    shape = vars(layer).get("in_shape")
+    if shape is None:
+        return ""
+    if layer is section.layers[0]:
+        return f" (it gets {shape}, net.input)"
+    holder = builder.layer_paths[layer][:-1]
+    siblings = [other for other, path in builder.layer_paths.items() if path[:-1] == holder]
+    before = siblings[max(0, siblings.index(layer) - 1)]
+    if before is layer or vars(before).get("out_shape") != shape:
+        return f" (it gets {shape})"
+    mark = builder.document.mark(builder.layer_paths[before])
+    where = f" in line {mark.line}" if mark and mark.line else ""
+    return f" (it gets {shape} from layer {paths[before]}, {type(before).__name__}{where})"
+
+
+def _unfinished(layer: Layer) -> bool:
+    return "in_shape" in vars(layer) and not _finished(layer)
+
+
+def _finished(layer: Layer) -> bool:
+    return "out_shape" in vars(layer)
+
+
+def outputs_of(net: Net) -> tuple[dict[str, Shape], bool]:
+    """(the net's outputs by name with their shapes, whether those are all that can be)."""
+    found, complete = {"output": net.output_shape}, True
+    for _, layer in net.root.walk():
+        if isinstance(layer, AuxiliaryHead):
+            found[str(layer.name)] = layer.head.out_shape
+        elif "emit" in getattr(type(layer).forward, "__code__", _refused.__code__).co_names:
+            complete = False  # a user's layer: what it emits is seen when it runs
+    return found, complete
+
+
+# data against the net
+
+
+def check_shapes(builder: Builder, section: NetSection, sources: dict[str, Source]) -> bool:
+    """Every split must give examples of the shape that the net takes; whether data.train does, as far as is known."""
+    train = sources["train"]
+    for split, source in sources.items():
+        if source.dataset is None:
+            continue
+        own = source.transforms is not None
+        place: Path = ("data", split if own else "train", "transforms")
+        try:
+            shape = tuple(source.dataset.shape)
+            for index, transform in enumerate((source.transforms if own else train.transforms) or []):
+                place = (*place[:3], index)
+                shape = tuple(transform.out_shape(shape))
+        except DataError:  # a user's data set that must look at its files: check_data says what is wrong
+            continue
+        except (LayernetError, ValueError) as error:
+            builder.objection(error, {}, place)
+            continue
+        except Exception as error:  # a user's data set or transform may raise anything
+            builder.problem(place, f"its shape cannot be told: {explain(error)}")
+            continue
+        if shape != tuple(section.input):
+            name = type(source.dataset).__name__
+            after = " after the transforms" if place[-1] != "transforms" else ""
+            message = f"the net takes {list(section.input)}, but data.{split} ({name}) gives {list(shape)}{after}"
+            at: Path = ("net", "input") if split == "train" else ("data", split)
+            builder.problem(at, message, f"set net.input: {list(shape)}" if split == "train" else "")
+            if split == "train":
+                return False  # the others would say the same
+    return True
+
+
+def check_targets(builder: Builder, net: Net, objectives: Placed, outputs: Mapping[str, Shape], train: Dataset) -> None:
+    """A class without an output cannot be learned, and class labels are no numbers to come near to."""
+    classes = train.classes
+    for path, objective in objectives:
+        if (
+            classes
+            and isinstance(objective.loss, MSE | L1 | BCEWithLogits)
+            and type(train).__module__.startswith("layernet.")
+        ):
+            names = type(objective.loss).__name__, type(train).__name__
+            message = f"{names[0]} takes numbers as targets, but those of {names[1]} are class labels"
+            builder.problem(path, message, "use CrossEntropy")
+        width = outputs.get(objective.on, ())[-1:]
+        if not isinstance(objective.loss, CrossEntropy) or not classes or not width or width[0] >= len(classes):
+            continue
+        message = (
+            f"{objective.on} has {width[0]} values, but data.train ({type(train).__name__}) has {len(classes)} classes"
+        )
+        if objective.on == "output":
+            learning = [layer for layer in net.layers if layer.params() and layer in builder.layer_paths]
+            path = builder.layer_paths[learning[-1]] if learning else path
+        builder.problem(path, message, "give the last layer one output a class")
+
+
+# objectives, metrics, optimizer
+
+
+def check_objectives(
+    builder: Builder, net: Net, objectives: Placed, outputs: Mapping[str, Shape], complete: bool
+) -> None:
+    """Losses look at outputs that exist and have shapes they take; penalties at parameters that exist."""
+    for path, objective in objectives:
+        if isinstance(objective.loss, Penalty):
+            _check_pattern(builder, net, objective.loss.params, (*path, "params"))
+        elif objective.on in outputs:
+            _check_loss(builder, objective.loss, outputs[objective.on], path)
+        elif complete:
+            builder.problem(
+                (*path, "on"), f"the net has no output called {objective.on!r}", did_you_mean(objective.on, outputs)
+            )
+
+
+def _check_loss(builder: Builder, loss: Loss, shape: Shape, path: Path) -> None:
+    try:
+        loss.check(shape)
+    except (LayernetError, ValueError) as error:
+        builder.objection(error, loss.arguments, path)
+    except Exception as error:
+        builder.problem(path, f"check failed: {explain(error)}")
+
+
+def _check_pattern(builder: Builder, net: Net, pattern: str, path: Path, at_key: bool = False) -> list[Param]:
+    paths = net.params()
+    found = [param for name, param in paths.items() if fnmatchcase(name, pattern)]
+    if not found:
+        near = difflib.get_close_matches(pattern, _patterns(paths), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else _some(paths)
+        builder.problem(path, f"no parameter matches {pattern!r}", hint, at_key)
+    return found
+
+
+def _patterns(paths: Iterable[str]) -> list[str]:
+    """Parameter paths, and the patterns that somebody may have meant."""
+    found = []
+    for path in paths:
+        parts = path.split(".")
+        found += [path, f"*.{parts[-1]}", *(".".join(parts[:n]) + ".*" for n in range(1, len(parts)))]
+    return list(dict.fromkeys(found))
+
+
+def _some(paths: Iterable[str]) -> str:
+    first = list(paths)
+    if not first:
+        return "the net has no parameters"
+    return f"the paths are {', '.join(first[:6])}{', ...' if len(first) > 6 else ''}"
+
+
+def check_groups(builder: Builder, net: Net, groups: Any) -> None:
+    """Every pattern matches, and no parameter is given one setting twice."""
+    by: dict[tuple[str, str], str] = {}
+    for pattern, settings in (groups or {}).items():
+        path: Path = ("optimizer", "groups", pattern)
+        clashes: dict[tuple[str, str], str] = {}
+        for param in _check_pattern(builder, net, pattern, path, at_key=True):
+            for setting in settings:
+                other = by.setdefault((param.path, setting), pattern)
+                if other != pattern:
+                    clashes.setdefault((setting, other), param.path)
+        for (setting, other), param_path in clashes.items():
+            message = f"{pattern!r} and {other!r} both set {setting} of {param_path}"
+            builder.problem((*path, setting), message, "let each parameter match one of them", at_key=True)
+
+
+def name_objectives(builder: Builder, objectives: Placed) -> list[Objective]:
+    """The objectives with their log names."""
+    every = [objective for _, objective in objectives]
+    for index, (path, objective) in enumerate(objectives):
+        if objective.name == "loss":
+            message = "the weighted sum of all objectives is called 'loss'"
+            builder.problem((*path, "name"), message, "use another name")
+        elif objective.name and objective.name in [other.name for other in every[:index]]:
+            builder.problem(
+                (*path, "name"), f"another objective is called {objective.name!r}", "give each its own name"
+            )
+    try:
+        return named(every)
+    except UsageError:  # noted above
+        return every
+
+
+def check_metrics(builder: Builder, metrics: Placed, width: Shape) -> list[str]:
+    """What the metrics are called in logs, each once."""
+    names: list[str] = []
+    for path, metric in metrics:
+        if isinstance(metric, accuracy) and width and metric.top_k > width[-1]:
+            builder.problem((*path, "top_k"), f"top_k is {metric.top_k}, but the net has {width[-1]} outputs")
+        for name in _results(metric):
+            if name in names:
+                builder.problem(path, f"the metric {name} is given twice", "remove one")
+            names.append(name)
+    return names
+
+
+def _results(metric: Metric) -> list[str]:
+    try:
+        return list(metric.result())
+    except Exception:  # a user's metric may need data for a result
+        return []
+
+
+def best_of(
+    builder: Builder, best: str | None, has_val: bool, metrics: list[str], objectives: list[Objective]
+) -> str | None:
+    """What `best` is chosen by: as given where it can be, the first metric for `auto`."""
+    path: Path = ("train", "checkpoint", "best")
+    if best == "auto":
+        return f"val.{(metrics or ['loss'])[0]}" if has_val else None
+    if best is None:
+        return None
+    known = ["loss", *metrics, *([o.name for o in objectives if o.name] if len(objectives) > 1 else [])]
+    split, _, name = best.partition(".")
+    if split != "val" or name not in known:
+        builder.problem(path, f"best cannot be chosen by {best!r}", did_you_mean(best, [f"val.{n}" for n in known]))
+    elif not has_val:
+        builder.problem(path, f"best is chosen by {best}, but there is no data.val", "add val: {fraction: 0.1} to data")
+    return best

@@ -1,0 +1,255 @@
+"""A config file, checked and made into the parts of an experiment. Reads no data and makes no arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+from typing import Any
+
+from layernet.backend import Shape
+from layernet.config import checks
+from layernet.config.build import Builder, Source
+from layernet.config.lookup import Lookup
+from layernet.config.marks import Document, dump, parse
+from layernet.config.overrides import Overrides, apply
+from layernet.config.schema import schema_of
+from layernet.config.sections import DataSection, RootSection, TrainConfig
+from layernet.core.layer import Layer
+from layernet.core.net import Net
+from layernet.data.dataset import Dataset
+from layernet.data.transforms import Transform
+from layernet.errors import ConfigError, DataError, Mark, Problem, did_you_mean
+from layernet.losses import Objective
+from layernet.metrics import Metric
+from layernet.optim.optimizers import Optimizer
+from layernet.optim.schedules import Schedule
+
+_MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The data of an experiment. `val` is a data set, or the fraction of `train` that is set apart for it.
+
+    `transforms` has a list for each split that is there: `train`, `val`, `test`; where a split lists none of its own,
+    the list of train itself.
+    """
+
+    train: Dataset
+    val: Dataset | float | None
+    test: Dataset | None
+    transforms: dict[str, list[Transform]]
+    batch_size: int
+    eval_batch_size: int
+    shuffle: bool
+    drop_last: bool
+    prefetch: bool
+
+    def all_transforms(self) -> list[Transform]:
+        """Every transform of every split once, in a fixed order: the order in which checkpoints keep them."""
+        return list(dict.fromkeys(t for transforms in self.transforms.values() for t in transforms))
+
+
+@dataclass
+class ExperimentConfig:
+    """A config that holds together: everything in it checked and made, nothing read, no arrays.
+
+    `net` is built and not bound; `objectives` have their log names. `text` is the config as given, `resolved` plain
+    data with every default filled in, `files` the user's Python files that it names, `layer_marks` where each layer
+    stands.
+    """
+
+    path: FilePath | None
+    text: str
+    resolved: dict[str, Any]
+    files: list[FilePath]
+    seed: int
+    device: str
+    dtype: str
+    net: Net
+    layer_marks: dict[Layer, Mark]
+    objectives: list[Objective]
+    metrics: list[Metric]
+    optimizer: Optimizer
+    schedule: Schedule
+    data: DataConfig
+    train: TrainConfig
+    callbacks: list[Any]
+    document: Document
+    name: str
+    """What runs of it are called: the file's name without suffix."""
+
+    def dump(self) -> str:
+        """The resolved config as YAML, which loads to the same experiment. User files are named as `./name.py`."""
+        return dump(self.resolved)
+
+
+def load_config(path: str | FilePath, overrides: Overrides = ()) -> ExperimentConfig:
+    """From a config file; `overrides` as {"train.epochs": 2} or ["train.epochs=2"].
+
+    Raises ConfigError with every problem found, each with its place.
+    """
+    file = FilePath(path)
+    return _load(_read(file), str(file), file.parent, file, overrides)
+
+
+def load_config_text(
+    text: str, name: str = "config", folder: str | FilePath = ".", overrides: Overrides = ()
+) -> ExperimentConfig:
+    """From the text of a config; `name` stands for the file in messages, `./file.py` is looked for in `folder`."""
+    return _load(text, name, FilePath(folder), None, overrides)
+
+
+def check_data(config: ExperimentConfig) -> None:
+    """Raise ConfigError where the files of a data set are absent or plainly damaged. Reads no data."""
+    problems = []
+    for split in ("train", "val", "test"):
+        dataset = getattr(config.data, split)
+        if isinstance(dataset, Dataset):
+            try:
+                dataset.check()
+            except (DataError, OSError) as error:
+                mark = config.document.mark(("data", split))
+                problems.append(Problem(str(error), f"data.{split}", mark))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _read(file: FilePath) -> str:
+    start = Mark(str(file), 1, 1)
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(_MAX_BYTES + 1)
+    except OSError as error:
+        near = [str(other) for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
+        hint = did_you_mean(str(file), near)
+        raise ConfigError(
+            [Problem(f"cannot read {file}: {error.strerror}", hint=hint if hint.startswith("did you") else "")]
+        ) from None
+    if len(content) > _MAX_BYTES:
+        raise ConfigError([Problem(f"the file is larger than {_MAX_BYTES} bytes", mark=start)])
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError([Problem("the file is UTF-16", mark=start, hint="save it as UTF-8")])
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode()
+        mark = Mark(str(file), before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise ConfigError(
+            [Problem(f"the byte 0x{content[error.start]:02x} is not UTF-8", mark=mark, hint="save the file as UTF-8")]
+        ) from None
+
+
+def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrides: Overrides) -> ExperimentConfig:
+    document = parse(text, name)
+    apply(document, overrides)
+    builder = Builder(document, Lookup(folder))
+    schema = schema_of(RootSection)
+    arguments, _ = builder.arguments(schema, document.data, (), "the config")
+    root = {**schema.defaults, **{key: built.value for key, built in arguments.items()}}
+    found = _check(builder, root)
+    if builder.problems:
+        raise ConfigError(_in_order(builder.problems, name))
+    resolved = builder.plain_of(schema, arguments)
+    _fill_in(resolved, found)
+    return ExperimentConfig(
+        path=path,
+        text=text,
+        resolved=resolved,
+        files=builder.lookup.files,
+        seed=root["seed"],
+        device=root["device"],
+        dtype=root["dtype"],
+        net=found["net"],
+        layer_marks=_layer_marks(builder, root["net"].layers, found["net"]),
+        objectives=found["objectives"],
+        metrics=[metric for _, metric in checks.placed("metrics", root["metrics"])],
+        optimizer=root["optimizer"],
+        schedule=root["schedule"],
+        data=_data(root["data"], found["sources"]),
+        train=_with_best(root["train"], found["best"]),
+        callbacks=list(root["callbacks"]),
+        document=document,
+        name=path.stem if path else FilePath(name).stem,
+    )
+
+
+def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
+    """Run every check whose parts could be made; what the checks found out on the way."""
+    found: dict[str, Any] = {"net": None, "sources": {}, "objectives": [], "best": None}
+    data, section = root.get("data"), root.get("net")
+    outputs: dict[str, Shape] = {"output": ()}
+    right_input = True
+    if data is not None:
+        splits = {"train": data.train, "val": data.val, "test": data.test}
+        found["sources"] = {split: source for split, source in splits.items() if source is not None}
+    if data is not None and section is not None:
+        right_input = checks.check_shapes(builder, section, found["sources"])
+    objectives = checks.placed("loss", root["loss"]) if "loss" in root else []
+    found["objectives"] = checks.name_objectives(builder, objectives)
+    if section is not None:
+        net = found["net"] = checks.build_net(builder, section, right_input)
+        if net is not None:
+            outputs, complete = checks.outputs_of(net)
+            checks.check_objectives(builder, net, objectives, outputs, complete)
+            checks.check_groups(builder, net, getattr(root.get("optimizer"), "groups", None))
+            if data is not None:
+                checks.check_targets(builder, net, objectives, outputs, data.train.dataset)
+    metrics = checks.check_metrics(builder, checks.placed("metrics", root["metrics"]), outputs["output"])
+    if data is not None and "train" in root and "loss" in root:
+        best = root["train"].checkpoint.best
+        found["best"] = checks.best_of(builder, best, data.val is not None, metrics, found["objectives"])
+    return found
+
+
+def _fill_in(resolved: dict[str, Any], found: dict[str, Any]) -> None:
+    """The defaults that follow from other parts, and lists where one entry may stand for a list."""
+    for key in ("loss", "metrics"):
+        if not isinstance(resolved[key], list):
+            resolved[key] = [resolved[key]]
+    for plain, objective in zip(resolved["loss"], found["objectives"], strict=True):
+        plain["name"] = objective.name
+    data, checkpoint = resolved["data"], resolved["train"]["checkpoint"]
+    data["eval_batch_size"] = data["eval_batch_size"] or data["batch_size"]
+    checkpoint["best"] = found["best"]
+
+
+def _with_best(train: TrainConfig, best: str | None) -> TrainConfig:
+    return replace(train, checkpoint=replace(train.checkpoint, best=best))
+
+
+def _data(section: DataSection, sources: dict[str, Source]) -> DataConfig:
+    transforms = {
+        split: (sources["train"].transforms or []) if source.transforms is None else source.transforms
+        for split, source in sources.items()
+    }
+    val, test = section.val, section.test
+    return DataConfig(
+        train=section.train.dataset,
+        val=None if val is None else val.dataset if val.fraction is None else val.fraction,
+        test=test.dataset if test is not None else None,
+        transforms=transforms,
+        batch_size=section.batch_size,
+        eval_batch_size=section.eval_batch_size or section.batch_size,
+        shuffle=section.shuffle,
+        drop_last=section.drop_last,
+        prefetch=section.prefetch,
+    )
+
+
+def _layer_marks(builder: Builder, written: list[Layer], net: Net) -> dict[Layer, Mark]:
+    """Where each layer stands; the copies that a net puts in the place of `ref` entries, too."""
+    paths = dict(builder.layer_paths)
+    paths.update({layer: paths[entry] for entry, layer in zip(written, net.layers, strict=True)})
+    marks = {layer: builder.document.mark(path) for layer, path in paths.items()}
+    return {layer: mark for layer, mark in marks.items() if mark is not None}
+
+
+def _in_order(problems: list[Problem], file: str) -> list[Problem]:
+    """Each problem once, as they come in the text; those of other origins, such as --set, after them."""
+
+    def place(problem: Problem) -> tuple[bool, int, int]:
+        mark = problem.mark
+        return (mark is None or mark.file != file, mark.line if mark else 0, mark.column if mark else 0)
+
+    return sorted({(p.mark, p.message): p for p in reversed(problems)}.values(), key=place)

@@ -1,0 +1,185 @@
+"""What a config's `type:` names: a built-in class, or a class or function of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path as FilePath
+from types import ModuleType
+from typing import Any
+
+from layernet.config.names import BASES, BUILT_IN, Kind
+from layernet.errors import did_you_mean
+
+
+class LookupFailure(Exception):
+    """A name that stands for nothing usable: what is wrong, and the cure."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Lookup:
+    """Finds what names stand for. `folder` is where `./file.py` starts; `files` gathers the user's files met."""
+
+    def __init__(self, folder: FilePath) -> None:
+        self.folder = folder
+        self.files: list[FilePath] = []
+        self._files: dict[Any, FilePath] = {}
+
+    def find(self, kind: Kind, name: str) -> Any:
+        """The class (for `init`, also a function) that a config calls `name`. Raises LookupFailure."""
+        place, colon, attribute = name.rpartition(":")
+        if not colon:
+            return self._built_in(kind, name)
+        if not place or not attribute.isidentifier():
+            raise LookupFailure(f"{name!r} names nothing", "write package.module:Class or ./file.py:Class")
+        file = (self.folder / place).resolve() if place.endswith(".py") else None
+        module = self._file(place, file) if file else _module(place)
+        found = getattr(module, attribute, None)
+        if found is None:
+            raise LookupFailure(f"{place} has no {attribute!r}", did_you_mean(attribute, _candidates(kind, module)))
+        if not _fits(kind, found):
+            raise LookupFailure(f"{name} is {_what(found)}, expected {_expected(kind)}")
+        if file:
+            self._files[found] = file
+        return found
+
+    def spell(self, kind: Kind, target: Any) -> str | None:
+        """The name by which a resolved config calls a class or a function; None where it has none.
+
+        Files are called by their last name, since a run directory keeps copies of them beside its config.
+        """
+        if _place(target) in BUILT_IN[kind].values():
+            return next(name for name, place in BUILT_IN[kind].items() if place == _place(target))
+        if target in self._files:
+            return f"./{self._files[target].name}:{target.__name__}"
+        return _place(target) if target.__qualname__.isidentifier() else None
+
+    def _built_in(self, kind: Kind, name: str) -> Any:
+        table = BUILT_IN[kind]
+        if name in table:
+            return load(table[name])
+        for other, names in BUILT_IN.items():
+            if other != kind and name in names:
+                raise LookupFailure(f"{name} is {article(other)}, expected {article(kind)}", _suggest(name, table))
+        raise LookupFailure(f"there is no {_noun(kind)} called {name!r}", _suggest(name, table))
+
+    def _file(self, place: str, file: FilePath) -> ModuleType:
+        try:
+            source = file.read_bytes()
+        except OSError as error:
+            near = [f"./{other.name}" for other in file.parent.glob("*.py")]
+            hint = did_you_mean(f"./{file.name}", near) if near else "the path starts at the config's folder"
+            raise LookupFailure(f"cannot read {place}: {error.strerror}", hint) from None
+        if file not in self.files:
+            if same := next((other for other in self.files if other.name == file.name), None):
+                raise LookupFailure(f"{file} and {same} have one name", "rename one: a run keeps them side by side")
+            self.files.append(file)
+        # the content is part of the name: a file that changed is a new module, one that did not is imported once
+        digest = hashlib.sha256(str(file).encode() + b"\0" + source).hexdigest()[:16]
+        name = f"_layernet_user_{digest}"
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # annotations are looked up there
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            raise LookupFailure(f"importing {place} failed: {explain(error, str(file))}") from error
+        return module
+
+
+def load(place: str) -> Any:
+    """What stands at `module`, `module:attribute` or `module:attribute.attribute`."""
+    module, _, attributes = place.partition(":")
+    found: Any = importlib.import_module(module)
+    for attribute in attributes.split(".") if attributes else []:
+        found = getattr(found, attribute)
+    return found
+
+
+def kind_of(cls: type) -> Kind | None:
+    """The kind whose base a class subclasses or is. Imports nothing: the base is in the class's own ancestry."""
+    ancestry = {_place(ancestor) for ancestor in cls.__mro__}
+    return next((kind for kind, places in BASES.items() if ancestry.intersection(places)), None)
+
+
+def _place(target: Any) -> str:
+    return f"{target.__module__}:{target.__qualname__}"
+
+
+def article(kind: str) -> str:
+    """`a layer`, `an optimizer`."""
+    word = _noun(kind)
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def _noun(kind: str) -> str:
+    return {"init": "initialiser", "dataset": "data set"}.get(kind, kind)
+
+
+def _suggest(name: str, table: Iterable[str]) -> str:
+    hint = did_you_mean(name, table)
+    own = "one of your own is package.module:Class or ./file.py:Class"
+    return hint if hint.startswith("did you mean") else f"{hint}; {own}" if table else own
+
+
+def explain(error: BaseException, file: str | None = None) -> str:
+    """An exception in one line, with the last line of `file` (default: of any file) that it passed."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({FilePath(error.filename).name}, line {error.lineno})"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if file is None or frame.filename == file:
+            return f"{text} ({FilePath(frame.filename).name}, line {frame.lineno})"
+    return text
+
+
+def _module(name: str) -> ModuleType:
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:  # as with `python -m`; last, so that it hides nothing
+        sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            hint = f"looked in {here} and the installed packages; a file beside the config is ./file.py:Class"
+            raise LookupFailure(f"there is no module {error.name!r}", hint) from None
+        raise LookupFailure(f"importing {name} failed: {explain(error)}") from error
+    except (Exception, SystemExit) as error:
+        found = importlib.util.find_spec(name) if "." not in name else None
+        raise LookupFailure(f"importing {name} failed: {explain(error, found.origin if found else None)}") from error
+
+
+def _fits(kind: Kind, found: Any) -> bool:
+    if inspect.isclass(found):
+        return kind_of(found) == kind and _place(found) not in BASES[kind]
+    return kind == "init" and inspect.isfunction(found)
+
+
+def _candidates(kind: Kind, module: ModuleType) -> list[str]:
+    return [name for name, value in vars(module).items() if not name.startswith("_") and _fits(kind, value)]
+
+
+def _what(found: Any) -> str:
+    if inspect.isclass(found):
+        return f"a class that subclasses {', '.join(base.__name__ for base in found.__bases__)}"
+    return "a function" if callable(found) else f"of type {type(found).__name__}"
+
+
+def _expected(kind: Kind) -> str:
+    names = " or ".join(place.partition(":")[2] for place in BASES[kind])
+    return f"a subclass of {names}" + (", or a function f(shape, rng, ...)" if kind == "init" else "")

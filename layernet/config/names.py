@@ -1,0 +1,95 @@
+"""The table of built-in names: what a config's `type:` may say, and where the class lives.
+
+Explicit, so that nothing depends on what was imported before; light, because `import layernet` reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal[
+    "layer", "loss", "metric", "optimizer", "schedule", "dataset", "transform", "init", "callback"
+]
+
+
+def _of(module: str, *names: str) -> dict[str, str]:
+    return {name: f"layernet.{module}:{name}" for name in names}
+
+
+BUILT_IN: dict[Kind, dict[str, str]] = {
+    "layer": {
+        **_of("layers.linear", "Linear"),
+        **_of("layers.conv", "Conv2d"),
+        **_of("layers.pool", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d"),
+        **_of("layers.norm", "BatchNorm", "LayerNorm"),
+        **_of("layers.activation", "ReLU", "LeakyReLU", "PReLU", "GELU", "SiLU", "Sigmoid", "Tanh", "Softmax"),
+        **_of("layers.dropout", "Dropout"),
+        **_of("layers.shape", "Flatten", "Reshape"),
+        **_of("core.sequential", "Sequential"),
+        **_of("layers.composite", "Residual", "Concat", "Add", "Recompute", "AuxiliaryHead", "BasicBlock"),
+    },
+    "loss": _of("losses", "CrossEntropy", "BCEWithLogits", "MSE", "L1", "L2Penalty", "L1Penalty"),
+    "metric": _of("metrics", "accuracy"),
+    "optimizer": _of("optim.optimizers", "SGD", "Adam", "AdamW"),
+    "schedule": _of("optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine"),
+    "dataset": {
+        **_of("data.digits", "Digits"),
+        **_of("data.mnist", "MNIST", "FashionMNIST"),
+        **_of("data.cifar", "CIFAR10"),
+        **_of("data.fake", "FakeData"),
+        **_of("data.dataset", "Arrays"),
+    },
+    "transform": {
+        **_of("data.normalize", "Normalize"),
+        **_of("data.transforms", "RandomCrop", "CenterCrop", "RandomHorizontalFlip", "Pad"),
+    },
+    "init": _of(
+        "core.init",
+        "constant",
+        "normal",
+        "truncated_normal",
+        "uniform",
+        "xavier_normal",
+        "xavier_uniform",
+        "kaiming_normal",
+        "kaiming_uniform",
+        "orthogonal",
+    ),
+    "callback": {},
+}
+
+BASES: dict[Kind, tuple[str, ...]] = {
+    "layer": ("layernet.core.layer:Layer",),
+    "loss": ("layernet.losses:Loss", "layernet.losses:Penalty"),
+    "metric": ("layernet.metrics:Metric",),
+    "optimizer": ("layernet.optim.optimizers:Optimizer",),
+    "schedule": ("layernet.optim.schedules:Schedule",),
+    "dataset": ("layernet.data.dataset:Dataset",),
+    "transform": ("layernet.data.transforms:Transform",),
+    "init": ("layernet.core.init:Initializer",),
+    "callback": ("layernet.train.callbacks:Callback",),
+}
+"""What a user's own class of each kind subclasses."""
+
+PUBLIC: dict[str, str] = {
+    **{
+        place.partition(":")[2]: place
+        for kind, table in BUILT_IN.items()
+        if kind != "init"  # these stand in the module `layernet.init`
+        for place in table.values()
+    },
+    **{place.partition(":")[2]: place for places in BASES.values() for place in places},
+    **_of("core.net", "Net"),
+    **_of("core.param", "Param", "Buffer", "Const"),
+    **_of("core.context", "Context", "Tape"),
+    **_of("core.sequential", "Ref"),
+    **_of("core.duration", "Duration"),
+    **_of("losses", "Objective"),
+    **_of("backend.arrays", "sum_to"),
+    **_of("data.loader", "Loader"),
+    **_of("config.experiment", "load_config"),
+    **_of("train.experiment", "Experiment"),
+    "load": "layernet.train.experiment:Experiment.load",
+    "init": "layernet.core.init",
+}
+"""The public names of the package `layernet`: name -> module:attribute, or a module."""

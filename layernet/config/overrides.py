@@ -1,0 +1,119 @@
+"""`--set a.b=c`: changes to a config before it is checked, so that they meet the same checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from layernet.config.marks import Document, Path, describe, dotted, parse_value
+from layernet.errors import ConfigError, Mark, Problem, did_you_mean
+
+Overrides: TypeAlias = Mapping[str, object] | Sequence[str]
+"""{"train.epochs": 2}, or ["train.epochs=2"] with values as in YAML."""
+
+
+def apply(document: Document, overrides: Overrides) -> None:
+    """Change the document. A list is entered by index, or by the name of a layer in it.
+
+    Raises ConfigError, naming every override that leads nowhere.
+    """
+    problems: list[Problem] = []
+    for key, value in _pairs(overrides, problems):
+        try:
+            _set(document, key, value)
+        except _LeadsNowhere as error:
+            problems.append(Problem(error.message, "", _origin(key), error.hint))
+    if problems:
+        raise ConfigError(problems)
+
+
+class _LeadsNowhere(Exception):
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def _origin(key: str) -> Mark:
+    return Mark(f"--set {key}", 0, 0)
+
+
+def _pairs(overrides: Overrides, problems: list[Problem]) -> list[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        return [(str(key), _copy(value)) for key, value in overrides.items()]
+    pairs = []
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            problems.append(Problem(f"--set takes path=value, got {item!r}", hint="for example train.epochs=2"))
+            continue
+        try:
+            pairs.append((key, parse_value(text, f"--set {key}")))
+        except ConfigError as error:
+            problems += error.problems
+    return pairs
+
+
+def _copy(value: Any) -> Any:
+    """Plain data of its own; tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copy(item) for item in value]
+    return value
+
+
+def _set(document: Document, key: str, value: Any) -> None:
+    origin = _origin(key)
+    holder: Any = document.data
+    path: Path = ()
+    parts = [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"\.?|([^.]+)\.?|\.', key)]
+    while True:
+        step, parts = _step(holder, path, parts)
+        path = (*path, step)
+        if isinstance(holder, dict) and step not in holder:
+            holder[step] = {}
+            document.keys[path] = document.values[path] = origin
+        if not parts:
+            break
+        if isinstance(holder[step], str):  # the bare name of a type, about to get arguments
+            holder[step] = {"type": holder[step]}
+        elif holder[step] is None:
+            holder[step] = {}
+        holder = holder[step]
+    holder[step] = value
+    _mark_all(document, path, value, origin)
+
+
+def _step(holder: Any, path: Path, parts: list[str]) -> tuple[str | int, list[str]]:
+    """(the key or index that the next parts mean, the parts after it)."""
+    where = dotted(path)
+    if isinstance(holder, dict):
+        for count in range(len(parts), 0, -1):  # a key may hold dots: optimizer.groups.head.*.lr_mult
+            if ".".join(parts[:count]) in holder:
+                return ".".join(parts[:count]), parts[count:]
+        return parts[0], parts[1:]
+    if isinstance(holder, list):
+        if parts[0].isdecimal() and int(parts[0]) < len(holder):
+            return int(parts[0]), parts[1:]
+        names = {
+            item["name"]: i
+            for i, item in enumerate(holder)
+            if isinstance(item, dict) and isinstance(item.get("name"), str)
+        }
+        if parts[0] in names:
+            return names[parts[0]], parts[1:]
+        size = f"it has {len(holder)} entries, 0 to {len(holder) - 1}" if holder else "it is empty"
+        hint = did_you_mean(parts[0], names) if names and not parts[0].isdecimal() else size
+        raise _LeadsNowhere(f"{where} has no entry {parts[0]!r}", hint)
+    raise _LeadsNowhere(f"{where} is {describe(holder)}: there is nothing in it to set")
+
+
+def _mark_all(document: Document, path: Path, value: Any, origin: Mark) -> None:
+    """Everything at and under `path` now comes from the override."""
+    for marks in (document.values, document.keys):
+        for old in [place for place in marks if place[: len(path)] == path and place != path]:
+            del marks[old]
+    document.values[path] = document.keys[path] = origin
