@@ -101,7 +101,7 @@ def outputs_of(net: Net) -> tuple[dict[str, Shape], bool]:
     found, complete = {"output": net.output_shape}, True
     for _, layer in net.root.walk():
         if isinstance(layer, AuxiliaryHead):
-            found[str(layer.name)] = layer.head.out_shape
+            found[str(layer.name)] = layer.head[0].out_shape
         elif "emit" in getattr(type(layer).forward, "__code__", _refused.__code__).co_names:
             complete = False  # a user's layer: what it emits is seen when it runs
     return found, complete

@@ -95,5 +95,6 @@ def load(path: Path) -> Checkpoint:
 
 def _encode(array: np.ndarray[Any, Any]) -> bytes:
     stream = io.BytesIO()
-    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
+    # ascontiguousarray would give a number an axis
+    np.lib.format.write_array(stream, np.asarray(array, order="C"), allow_pickle=False)
     return stream.getvalue()

@@ -47,7 +47,7 @@ class Display(Callback):
 
     def on_step(self, trainer: Trainer) -> None:
         if self._progress is not None:
-            epoch = f"{min(int(trainer.epoch) + 1, trainer.config.train.epochs)}/{trainer.config.train.epochs}"
+            epoch = f"{trainer.epoch:.1f}/{trainer.epochs:.4g}"
             self._progress.update(self._task, completed=trainer.step, epoch=epoch)
             if trainer.examples and (trainer.step % 10 == 0):
                 self._progress.update(self._task, text=self._running(trainer))
@@ -65,8 +65,7 @@ class Display(Callback):
             self._progress = None
 
     def _place(self, trainer: Trainer) -> str:
-        epochs = trainer.config.train.epochs
-        return f"epoch {trainer.epoch:.4g}/{epochs}  step {trainer.step}/{trainer.total_steps}"
+        return f"epoch {trainer.epoch:.4g}/{trainer.epochs:.4g}  step {trainer.step}/{trainer.total_steps}"
 
     def _running(self, trainer: Trainer) -> str:
         running = {f"train.{name}": value for name, value in trainer.meter.result().items()}

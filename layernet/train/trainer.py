@@ -51,7 +51,7 @@ class Trainer:
         self.loaders = loaders
         self.callbacks = list(callbacks)
         self.steps_per_epoch = len(loaders["train"])
-        self.total_steps = config.train.epochs * self.steps_per_epoch
+        self.total_steps = config.train.total_steps(self.steps_per_epoch)
         self.schedule = config.schedule
         self.schedule.bind(self.total_steps, self.steps_per_epoch)
         self.optimizer = config.optimizer
@@ -72,6 +72,11 @@ class Trainer:
     def epoch(self) -> float:
         """Epochs done, with the part of the current one."""
         return self.step / self.steps_per_epoch
+
+    @property
+    def epochs(self) -> float:
+        """Epochs in all."""
+        return self.total_steps / self.steps_per_epoch
 
     def stop(self) -> None:
         """Ask training to end after this step, as if it were the last."""

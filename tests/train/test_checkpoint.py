@@ -21,7 +21,9 @@ def example() -> Checkpoint:
     saved = Checkpoint(meta={"step": 12, "loss": 0.1 + 0.2, "history": [{"a": 1}]})
     rng = np.random.default_rng(0)
     saved.add("net", {"conv.weight": rng.normal(size=(3, 2)).astype("float32"), "bn.running_var": np.ones(4)})
-    saved.add("optimizer", {"momentum/conv.weight": rng.normal(size=(3, 2)), "empty": np.zeros((0, 2))})
+    saved.add(
+        "optimizer", {"momentum/conv.weight": rng.normal(size=(3, 2)), "empty": np.zeros((0, 2)), "step": np.array(3)}
+    )
     return saved
 
 
