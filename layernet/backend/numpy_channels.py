@@ -17,8 +17,8 @@ _BLOCK = 32768  # elements: an elementwise kernel's temporaries stay in the cach
 class NumpyChannelOps(ChannelOps):
     """(M, C) seen as (M / r, r C): numpy's inner loops run over r C elements, not C.
 
-    With 16 channels a sum is ten times faster. The r partial sums that `channel_sum` and `channel_dot` fold at the end
-    also round less than one long sum.
+    With 16 channels a sum is ten times faster. The r partial sums that are folded at the end also
+    round less than one long sum.
     """
 
     def channel_sum(self, a: Array) -> Array:

@@ -192,7 +192,7 @@ class Context:
         """Random numbers keyed by (seed, path, step, micro-batch, call): the same again for the same key."""
         if self._rng is None:
             tape, path = self.tape, self._layer.path if self._layer else ""
-            key = key_of(tape.seed, "forward", path, tape.step, tape.micro_batch, *self._call_numbers())
+            key = key_of(tape.seed, "forward", path, tape.step, tape.micro_batch, *self._repeats())
             self._rng = Stream(key, self.ops, self.dtype)
         return self._rng
 
@@ -284,6 +284,10 @@ class Context:
     def _label(self) -> str:
         return self._layer.label if self._layer is not None else "this pass"
 
-    def _call_numbers(self) -> list[int]:
-        numbers = [] if self._parent is None else self._parent._call_numbers()
-        return [*numbers, self._number]
+    def _repeats(self) -> list[int | str]:
+        """Of this call and those around it, the ones that repeat an earlier call: path and number of each.
+
+        First calls leave no trace, so that a composite put around layers (Recompute) does not change their randomness.
+        """
+        around = [] if self._parent is None else self._parent._repeats()
+        return [*around, self._layer.path, self._number] if self._layer and self._number else around

@@ -174,7 +174,10 @@ class _Names:
             self.counts[kind] = self.counts.get(kind, 0) + 1
         name = attribute or child.name or f"{kind}_{self.counts[kind]}"
         if name in self.given:
-            raise ContractError(f"{self.owner.label} holds two layers called {name!r}", "give each its own name")
+            raise ContractError(
+                f"{self.owner.label} holds two layers called {name!r}",
+                "give each its own name, or name what holds them",
+            )
         self.given.add(name)
         return name
 
