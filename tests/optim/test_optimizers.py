@@ -200,6 +200,38 @@ def test_frozen_parameters_do_not_move(cls, options):
         assert (before[path] == after[path]).all() == path.startswith("linear_1."), path
 
 
+def test_a_frozen_parameter_between_others_does_not_move():
+    net = Net([Linear(20), Linear(20).named("middle"), Linear(20)], (20,)).bind("cpu", "float64")
+    before = values(net)
+    optimizer = SGD(0.1, weight_decay=0.5).attach(net)
+    net.arena.grad[...] = 0.0
+    net.freeze("middle.*")
+    put(net, gradients(net, 1)[0])
+    net.params()["middle.weight"].data[...] += 1.0
+    optimizer.step()
+    assert_array_equal(values(net)["middle.weight"], before["middle.weight"] + 1.0)
+    assert not np.array_equal(values(net)["linear_3.weight"], before["linear_3.weight"])
+
+
+def test_an_optimizer_can_go_back_and_can_start_over():
+    net = make_net()
+    grads = gradients(net, 8)
+    optimizer = Adam(0.01).attach(net)
+    run(optimizer, net, grads[:4])
+    weights, state = net.state_dict(), optimizer.state_dict()
+    run(optimizer, net, grads[4:], start=4)
+    expected = values(net)
+    late = Adam(0.01).attach(net)
+    run(late, net, grads[:2], start=2)  # its first step is 2, until it takes over a state that began at 0
+    net.load_state_dict(weights)
+    late.load_state_dict(state)
+    run(late, net, grads[4:], start=4)
+    assert_same(values(net), expected)
+    other = make_net()
+    run(late.attach(other), other, grads)
+    assert_same(values(other), expected)
+
+
 def test_what_is_unfrozen_later_starts_then():
     net, fresh = make_net(), make_net()
     grads = gradients(net, 10)
