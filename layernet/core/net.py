@@ -92,6 +92,11 @@ class Net:
             tensor.data[...] = self.device.asarray(tensor.draw(seed), self.dtype)
 
     @property
+    def bound(self) -> bool:
+        """Whether the arrays exist."""
+        return self._bound is not None
+
+    @property
     def device(self) -> Device:
         """Where the arrays are."""
         return self._place[0]

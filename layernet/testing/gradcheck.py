@@ -1,0 +1,236 @@
+"""Compare hand-written gradients with difference quotients: of a layer, a loss, a penalty, a net, a whole training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from layernet.backend.device import get_device
+from layernet.core.context import Context, Tape
+from layernet.core.layer import Layer
+from layernet.core.net import Net
+from layernet.core.sequential import Ref
+from layernet.core.summary import count_flops
+from layernet.errors import UsageError
+from layernet.layers.linear import Linear
+from layernet.losses import Loss, Objective, Penalty
+from layernet.testing.engine import Settings, Variable
+from layernet.testing.netcheck import NetCheck
+from layernet.testing.objective import Projection, Scalar, Weighted
+from layernet.testing.passes import lively
+from layernet.testing.report import Failure, Report
+from layernet.testing.sampling import stream, tie_free
+from layernet.testing.verdicts import Function, check
+
+_WORK = 1.2e11
+"""Multiply-adds that the check of a whole net may take in one mode: what one core does in some 20 seconds."""
+
+
+def gradcheck(
+    target: Layer | Loss | Penalty | Net,
+    shape: Sequence[int] | None = None,
+    *,
+    x: Any = None,
+    targets: Any = None,
+    objectives: Sequence[Objective] | None = None,
+    **options: Any,
+) -> Report:
+    """Compare every gradient of `target` with central differences in float64; the report says what was found.
+
+    - A Layer, with the `shape` of one input example: a copy is checked by itself, in training and evaluation mode, as
+      sum(r y) with fixed random r, for its input and every parameter.
+    - A Loss, with the `shape` of one example's outputs and the `targets` of the batch: the mean over the batch.
+    - A Penalty: on the parameters of a small net.
+    - A Net: as a layer, or with `objectives` and `targets` as the total that training minimises. Its values are moved
+      about and put back exactly. A net in float32 is bound to float64 meanwhile: attach an optimizer afterwards.
+
+    `x` is the input batch (N, *shape); left out, N = `batch` examples without ties are made. All passes share one
+    random key, so Dropout keeps its mask; no running statistic moves. Inputs of integers are not differentiated.
+    `options` are the fields of `Settings` (seed, rtol, step, elements, directions, max_skipped, batch, modes, device).
+
+    Raises UsageError where an argument is missing, and what the layer itself raises.
+    """
+    settings = Settings(**options)
+    start = time.perf_counter()
+    with np.errstate(all="ignore"):  # what is not finite is reported by name
+        if isinstance(target, Net):
+            report = _check_whole(target, x, objectives, targets, "net", settings)
+        elif isinstance(target, Layer):
+            report = _check_layer(target, _given(shape, x, target), x, "", settings)
+        elif isinstance(target, Loss):
+            report = _check_loss(target, x if shape is None else _batch(shape, x, settings), targets, settings)
+        elif isinstance(target, Penalty):
+            report = _check_penalty(target, settings)
+        else:
+            raise UsageError(f"gradcheck takes a Layer, a Loss, a Penalty or a Net, got {target!r}")
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def check_net(net: Net, objectives: Sequence[Objective], x: Any, targets: Any, **options: Any) -> Report:
+    """Check a training: each layer of the net alone at its own input shape, then the whole net with its objectives.
+
+    Layers that are equal in type, arguments and input shape are checked once. Of a large net fewer points are compared
+    than of a layer (see `Settings.elements`), so that a config is checked in about a minute.
+    """
+    settings = Settings(**options)
+    start = time.perf_counter()
+    report = Report("net")
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    with np.errstate(all="ignore"):
+        for index, layer in enumerate(net.layers):
+            key = (repr(layer), layer.in_shape)
+            if key in seen:
+                continue
+            seen.add(key)
+            if any(isinstance(part, Ref) for part in _arguments_of(layer)):
+                report.notes.append(f"{layer.label}: not checked alone, because it refers to another layer")
+                continue
+            given = x if index == 0 and layer.integer_input else None
+            report.add(_check_layer(layer, layer.in_shape, given, layer.path, replace(settings, batch=len(x))))
+        report.add(_check_whole(net, x, objectives, targets, "net", _within_reach(net, len(x), settings)))
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def _check_layer(layer: Layer, shape: Sequence[int], x: Any, where: str, settings: Settings) -> Report:
+    if layer.integer_input and x is None:
+        raise UsageError(f"{layer.label} takes integers", "give gradcheck an input batch x")
+    net = Net([layer.clone()], shape).bind(settings.device, "float64", settings.seed)
+    subject = f"{where} ({type(layer).__name__})" if where else type(layer).__name__
+    return _check_modes(net, _batch(shape, x, settings), None, None, subject, settings, alone=True)
+
+
+def _check_whole(
+    net: Net, x: Any, objectives: Sequence[Objective] | None, targets: Any, subject: str, settings: Settings
+) -> Report:
+    with _in_float64(net, settings):
+        return _check_modes(net, _batch(net.input_shape, x, settings), objectives, targets, subject, settings, False)
+
+
+def _check_modes(
+    net: Net,
+    x: Any,
+    objectives: Sequence[Objective] | None,
+    targets: Any,
+    subject: str,
+    settings: Settings,
+    alone: bool,
+) -> Report:
+    x = net.device.asarray(x).copy()  # moved about in place
+    report = Report(subject)
+
+    def scalar_of(tape: Tape) -> Scalar:
+        if objectives is None:
+            return Projection(tape.outputs, net.device, settings.seed)
+        return Weighted(objectives, net, targets)
+
+    with lively(net, x, settings.seed):
+        for mode in settings.modes:
+            report.add(NetCheck(net, x, scalar_of, mode, subject, settings, alone, objectives is None).run())
+    return report
+
+
+def _check_penalty(penalty: Penalty, settings: Settings) -> Report:
+    net = Net([Linear(3).named("first"), Linear(2).named("second")], (4,))
+    report = _check_whole(net, None, [Objective(penalty, weight=0.7)], None, type(penalty).__name__, settings)
+    report.tensors = [t for t in report.tensors if t.tensor != "input"]  # a penalty has none
+    return report
+
+
+def _check_loss(loss: Loss, outputs: Any, targets: Any, settings: Settings) -> Report:
+    if outputs is None or targets is None:
+        raise UsageError(f"gradcheck of {loss!r} needs the shape of its outputs and the targets of a batch")
+    device = get_device(settings.device)
+    name = type(loss).__name__
+    y = device.asarray(outputs, "float64").copy()
+
+    def value() -> tuple[float, float, Context]:
+        context = Context(Tape(device, "float64", training=True))
+        total, normaliser = loss.forward(y, targets, context)
+        return float(total), float(normaliser), context
+
+    total, normaliser, context = value()
+    if not normaliser > 0:
+        raise UsageError(f"nothing in the batch counts for {loss!r}: its normaliser is {normaliser}")
+    gradient = device.to_numpy(loss.backward(context))
+    report = Report(name)
+    variables = []
+    if gradient.shape != y.shape or gradient.dtype != np.float64:
+        report.failures.append(
+            _wrong_kind(name, f"backward returned {gradient.dtype} of shape {gradient.shape}, expected {y.shape}")
+        )
+    else:
+        mean = gradient / normaliser
+        variables.append(Variable(name, "outputs", y, mean, lambda: value()[0] / normaliser))
+    counts = {"N, the batch size": len(y), "the number of outputs": y.size, "the number of classes": y.shape[-1]}
+    if variables:
+        scale = abs(total) / normaliser
+        function = Function(name, "train", variables, variables[0].evaluate, scale, counts, random=False)
+        report.add(check(function, device, settings))
+    return report
+
+
+def _wrong_kind(name: str, message: str) -> Failure:
+    return Failure("contract", name, "train", name, "outputs", message)
+
+
+def _given(shape: Sequence[int] | None, x: Any, layer: Layer) -> Sequence[int]:
+    if shape is not None:
+        return shape
+    if x is None:
+        raise UsageError(f"gradcheck of {layer!r} needs the shape of one input example, or a batch x")
+    return tuple(np.shape(x)[1:])
+
+
+def _batch(shape: Sequence[int], x: Any, settings: Settings) -> Any:
+    """The given batch in float64 (integers as they are), or one without ties."""
+    if x is None:
+        return tie_free((settings.batch, *shape), stream(settings.seed, "input"))
+    array = x if hasattr(x, "dtype") else np.asarray(x)
+    return array if array.dtype.kind in "iub" else array.astype("float64")
+
+
+def _arguments_of(layer: Layer) -> Iterator[Any]:
+    """The constructor arguments of a layer, and those of the layers among them."""
+
+    def flat(value: Any) -> Iterator[Any]:
+        if isinstance(value, list | tuple):
+            for item in value:
+                yield from flat(item)
+        else:
+            yield value
+            if isinstance(value, Layer):
+                yield from _arguments_of(value)
+
+    for value in layer.arguments.values():
+        yield from flat(value)
+
+
+def _within_reach(net: Net, batch: int, settings: Settings) -> Settings:
+    """Settings with as few points as the net's size asks for: a function of its multiply-adds, not of any clock.
+
+    Directions come first, because each looks at all elements; the elements are compared in the layers alone too.
+    """
+    passes = _WORK / max(1, batch * (count_flops(net.root) or net.size))
+    points = int(passes / (2 * (len(net.params()) + 1)))  # two passes for a point that agrees
+    directions = min(settings.directions, max(1, points // 2))
+    return replace(settings, directions=directions, elements=min(settings.elements, max(1, points - directions)))
+
+
+@contextmanager
+def _in_float64(net: Net, settings: Settings) -> Iterator[None]:
+    """Within it, the net is bound in float64; a net that has no values yet gets them for good."""
+    before = (net.device, net.dtype) if net.bound else None
+    if before is None or before[1] != "float64":
+        net.bind(before[0] if before else settings.device, "float64", settings.seed)
+    try:
+        yield
+    finally:
+        if before is not None and before[1] != "float64":
+            net.bind(*before)

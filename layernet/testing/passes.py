@@ -1,0 +1,113 @@
+"""Passes of a net for a check: the same randomness in every one, statistics left alone, nothing done twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from layernet.backend import Array
+from layernet.core.context import Context, Tape
+from layernet.core.net import Net
+from layernet.core.param import Param
+from layernet.testing.sampling import projection, stream
+
+STEP = 0
+"""Every pass of a check has this step, so that Dropout draws one mask for all of them."""
+
+
+class Runner:
+    """Runs a net forward on one input, from its beginning or from one of the layers of its chain.
+
+    What the layers before it give is kept from a first run: changing a parameter changes nothing before its layer. The
+    kept inputs are used only where they lead to the very output of `net.forward`.
+    """
+
+    def __init__(self, net: Net, x: Array, training: bool) -> None:
+        self.net = net
+        self.x = x
+        self.training = training
+        self._inputs: list[Array] = []
+        self._emitted: list[dict[str, Array]] = []
+        whole, pieces = self.run(), self._run_from(0, keep=True)
+        if not all(bool((pieces.outputs[name] == y).all()) for name, y in whole.outputs.items()):
+            self._inputs = []
+
+    def run(self, start: int = 0) -> Tape:
+        """A pass that keeps nothing for backward. Layers before `start` must give what they gave at first."""
+        if start and self._inputs:
+            return self._run_from(start)
+        return self.net.forward(self.x, training=self.training, step=STEP, recording=False)
+
+    def record(self, needs_input_grad: bool) -> Tape:
+        """A pass that backward can follow."""
+        return self.net.forward(self.x, training=self.training, step=STEP, needs_input_grad=needs_input_grad)
+
+    def output_of(self, index: int) -> Array:
+        """What a layer of the chain gives."""
+        tape = self._run_from(0, keep=True)
+        return self._inputs[index + 1] if index + 1 < len(self.net.layers) else tape.output
+
+    def first_use(self, param: Param) -> int:
+        """The index of the first layer of the chain that uses the parameter."""
+        for index, layer in enumerate(self.net.layers):
+            if any(param is other for other in layer.params().values()):
+                return index
+        return 0
+
+    def _run_from(self, start: int, keep: bool = False) -> Tape:
+        net = self.net
+        if keep:
+            self._inputs, self._emitted = [], []
+        tape = Tape(net.device, net.dtype, self.training, False, net.seed, STEP)
+        # the contexts of Net.forward and Sequential.forward, so that randomness has the same keys
+        chain = Context(tape, net.root, False, False, Context(tape, None, False, False))
+        with net.device.activate():
+            y = self.x if keep else self._inputs[start]
+            tape.outputs.update({} if keep else self._emitted[start])
+            for layer in net.layers[start:]:
+                if keep:
+                    self._inputs.append(y)
+                    self._emitted.append(dict(tape.outputs))
+                y, _ = chain.call(layer, y)
+        tape.outputs["output"] = y
+        return tape
+
+
+@contextmanager
+def lively(net: Net, x: Array, seed: int) -> Iterator[None]:
+    """Within it, no parameter is constant and the running statistics are those of data; then all is put back.
+
+    A gain that is 1 everywhere, a bias of 0, a variance of 1 would hide a backward that forgets them.
+    """
+    kept = [(tensor, tensor.data.copy()) for tensor in (*net.params().values(), *net.buffers().values())]
+    try:
+        for path, param in net.params().items():
+            values = net.device.to_numpy(param.data)
+            if values.size and (values == values.flat[0]).all():
+                wobble = projection(param.shape, stream(seed, "wobble", path))
+                param.data[...] = net.device.asarray(values * (1 + wobble / 4) + wobble[::-1] / 8, net.dtype)
+        net.forward(x, training=True, step=STEP, recording=False).update_buffers()
+        yield
+    finally:
+        for tensor, values in kept:
+            tensor.data[...] = values
+
+
+def positions(net: Net, batch: int) -> dict[str, int]:
+    """Counts that a gradient may be wrong by, with their names: what N, H W and the like are here."""
+    counts = {"N, the batch size": batch}
+    for shape in (net.input_shape, net.output_shape):
+        counts.setdefault("the number of positions", math.prod(shape[:-1]))
+        counts.setdefault("N times the number of positions", batch * math.prod(shape[:-1]))
+        counts.setdefault("the number of features", shape[-1] if shape else 1)
+        counts.setdefault("the size of the input", batch * math.prod(shape))
+    return counts
+
+
+def host(array: Array, net: Net) -> np.ndarray[Any, Any]:
+    """A float64 copy on the host."""
+    return np.array(net.device.to_numpy(array), dtype="float64")
