@@ -223,6 +223,11 @@ class Builder:
         value = self.construct(cls, arguments, path)
         return None if value is None else Built(value, self.plain_of(schema, arguments))
 
+    def layer(self, raw: Any, path: Path) -> Layer | None:
+        """A single layer."""
+        made = self._part(Part("layer", raw), path)
+        return None if made is None else made.value
+
     # things with a type
 
     def _named(self, kind: Kind, raw: Any, path: Path, also: tuple[str, ...] = ()) -> tuple[Any, dict[str, Any]] | None:
