@@ -21,6 +21,7 @@ from layernet.core.configurable import Configurable
 from layernet.core.context import Context, Tape
 from layernet.core.net import Net
 from layernet.core.param import Param
+from layernet.core.targets import check_labels
 from layernet.errors import DataError, ShapeError, UsageError
 
 Number = Any
@@ -133,33 +134,6 @@ class CrossEntropy(Loss):
         if self.ignore_index is not None and self.ignore_index >= 0:
             raise DataError(
                 f"ignore_index: {self.ignore_index} means nothing for soft labels", "set ignore_index: null"
-            )
-
-
-def check_labels(target: Array, output_shape: Shape, ignore_index: int | None) -> None:
-    """Raise ShapeError or DataError unless `target` holds class labels for outputs of shape (N, ..., C).
-
-    The values are looked at only on the host: on a device that would wait for it, and a wrong label there gives NaN.
-    """
-    classes = output_shape[-1]
-    if target.dtype.kind not in "iu":
-        raise DataError(
-            f"class labels are {target.dtype}", "give integers (N, ...), or soft labels as floats (N, ..., classes)"
-        )
-    if target.shape != output_shape[:-1]:
-        hint = "one-hot and soft labels must be floats" if target.shape == output_shape else "one label a row"
-        raise ShapeError(
-            f"class labels have shape {target.shape}, outputs of shape {output_shape} take {output_shape[:-1]}", hint
-        )
-    if isinstance(target, np.ndarray):
-        wrong = (target < 0) | (target >= classes)
-        if ignore_index is not None:
-            wrong &= target != ignore_index
-        if wrong.any():
-            where = tuple(int(i) for i in np.argwhere(wrong)[0])
-            raise DataError(
-                f"label {int(target[where])} at {list(where)} is none of the {classes} classes of the outputs",
-                f"labels are 0..{classes - 1}",
             )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from layernet.backend import Array
 from layernet.backend.device import device_of
 from layernet.core.configurable import Configurable
+from layernet.core.targets import check_labels
 from layernet.errors import CheckpointError, ShapeError, UsageError
-from layernet.losses import check_labels
 
 
 class Metric(Configurable):
