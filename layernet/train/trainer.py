@@ -11,7 +11,8 @@ from contextlib import closing, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from layernet.backend import Array
+import numpy as np
+
 from layernet.core.net import Net
 from layernet.data.loader import Batch, Loader
 from layernet.errors import LayernetError, NumericsError
@@ -85,7 +86,8 @@ class Trainer:
     def fit(self) -> None:
         """Train from `step` to the end. Raises Interrupted on SIGINT or SIGTERM, NumericsError on a loss not finite."""
         error: BaseException | None = None
-        with self._signals():
+        # a value that is not finite shows in the loss, and ends the run there: no warnings of numpy's on the way
+        with self._signals(), np.errstate(all="ignore"):
             try:
                 self._tell("on_start")
                 while self._going:
@@ -117,9 +119,8 @@ class Trainer:
     def _train_step(self, batch: Batch) -> None:
         net = self.net
         net.zero_grad()
-        target = net.device.asarray(batch.target)
         tape = net.forward(batch.x, training=True, step=self.step)
-        objectives = ObjectivesPass(self.config.objectives, net, tape, target)
+        objectives = ObjectivesPass(self.config.objectives, net, tape, batch.target)
         if not math.isfinite(objectives.total):
             raise NumericsError(
                 f"the loss is {objectives.total} at step {self.step} (epoch {self.epoch:.2f})",
@@ -129,7 +130,7 @@ class Trainer:
         objectives.add_penalty_gradients()
         tape.update_buffers()
         self.optimizer.step(self.schedule(self.step), self.step)
-        self.meter.update(objectives, tape, target)
+        self.meter.update(objectives, tape, batch.target)
         self.examples += len(batch.x)
         self.step += 1
 
@@ -207,7 +208,6 @@ def evaluate(config: ExperimentConfig, net: Net, loader: Loader) -> dict[str, fl
     meter = Meter(config.objectives, config.metrics)
     with closing(loader.batches(0)) as batches:
         for batch in batches:
-            target: Array = net.device.asarray(batch.target)
             tape = net.forward(batch.x, recording=False)
-            meter.update(ObjectivesPass(config.objectives, net, tape, target), tape, target)
+            meter.update(ObjectivesPass(config.objectives, net, tape, batch.target), tape, batch.target)
     return meter.result()
