@@ -145,7 +145,7 @@ def _column_blocks(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
     for images in blocks:
         count = images.stop - images.start
         block = x[images]
-        if any((top, bottom, left, right)):
+        if window.padding != ((0, 0), (0, 0)):
             padded[:count, top : top + height, left : left + width] = block
             block = padded[:count]
         columns[:count] = _windows(block, window)

@@ -129,6 +129,28 @@ def test_forward_against_loops(in_shape, arguments):
     np.testing.assert_allclose(net.predict(x), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("frozen", ["conv.weight", "conv.bias", "conv.*"])
+@pytest.mark.parametrize("needs_input_grad", [True, False])
+def test_the_kernel_is_asked_only_for_what_is_needed(frozen, needs_input_grad, monkeypatch):
+    net = conv_net((5, 5, 2), out_channels=3, kernel_size=3)
+    net.freeze(frozen)
+    ops, asked = net.device.ops, []
+    kernel = ops.conv2d_backward
+
+    def spy(dy, res, **flags):
+        asked.append(flags)
+        return kernel(dy, res, **flags)
+
+    monkeypatch.setattr(ops, "conv2d_backward", spy)
+    net.backward(net.forward(np.ones((1, 5, 5, 2)), True, needs_input_grad=needs_input_grad), np.ones((1, 3, 3, 3)))
+    expected = {
+        "need_dx": needs_input_grad,
+        "need_dw": frozen == "conv.bias",
+        "need_db": frozen == "conv.weight",
+    }
+    assert asked == ([expected] if any(expected.values()) else [])
+
+
 def test_a_frozen_layer_gets_no_gradients_and_passes_its_own_on():
     net = conv_net((5, 5, 2), out_channels=3, kernel_size=3)
     net.freeze("conv.weight")
