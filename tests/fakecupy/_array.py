@@ -12,6 +12,7 @@ import numpy as np
 from ._surface import CUPY, SURFACE, bind
 from ._sync import synchronizes, transferred
 
+_COMPARISONS = (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal)
 DTYPES = "?bBhHiIlLqQefdFD"
 NO_INDEX = "a device array has no __index__: it is no shape, axis, or range"
 
@@ -44,8 +45,11 @@ class ndarray:
         )
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
+        # an operator with a numpy scalar on its left, np.float32(2) * x, arrives here too, and alone may pass; where it
+        # compares, numpy has made an array of the scalar
+        if ufunc in _COMPARISONS:
+            inputs = tuple(x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs)
         refuse_numpy(f"numpy.{ufunc.__name__}", [*inputs, *out])
-        # an operator with a numpy scalar on its left, np.float32(2) * x, arrives here too; it alone may pass.
         if method == "__call__" and not kwargs and not out and any(isinstance(x, np.generic) for x in inputs):
             from ._ufunc import ufuncs
 

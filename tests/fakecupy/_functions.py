@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,12 @@ def asarray(name: str, always_copy: bool) -> Callable[..., ndarray]:
         return value if same and host.strides == value.strides else ndarray.of(host)
 
     return function
+
+
+def ascontiguousarray(*args: Any, **kwargs: Any) -> Any:
+    """Keeps arrays of no axes as they are, where numpy's gives them one."""
+    words = SURFACE["functions"]["ascontiguousarray"]
+    return call("ascontiguousarray", partial(np.asarray, order="C"), words, args, kwargs)
 
 
 def asnumpy(*args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
@@ -105,7 +112,7 @@ def _array_equal(name: str) -> Callable[..., Any]:
 
     def function(*args: Any, **kwargs: Any) -> Any:
         result = call(name, getattr(np, name), SURFACE["functions"][name], args, kwargs)
-        return wrap(np.asarray(result))
+        return result if isinstance(result, ndarray) else wrap(np.asarray(result))
 
     return function
 
@@ -116,6 +123,7 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "asanyarray": asarray("asanyarray", always_copy=False),
     "asnumpy": asnumpy,
     "get_array_module": get_array_module,
+    "ascontiguousarray": ascontiguousarray,
     "empty": made_empty("empty"),
     "empty_like": made_empty("empty_like"),
     "argsort": argsort("argsort", SURFACE["functions"]["argsort"]),

@@ -29,8 +29,8 @@ class ufunc:
         if not self.nin <= len(args) <= self.nin + self.nout:
             raise TypeError(f"{CUPY}: {name}() takes {self.nin} operands and {self.nout} outputs, got {len(args)}")
         inputs = [host_value(arg, f"{name}()") for arg in args[: self.nin]]
-        out = args[self.nin :] or kwargs.pop("out", None) or ()
-        outs = out if isinstance(out, tuple) else (out,)
+        out = args[self.nin :] or kwargs.pop("out", None)
+        outs = out if isinstance(out, tuple) else () if out is None else (out,)
         for one in outs:
             if not isinstance(one, ndarray):
                 refuse_numpy(f"{name}(out=...)", [one])

@@ -97,10 +97,6 @@ def methods(kind: type) -> tuple[dict[str, str], list[str]]:
     return found, attributes
 
 
-def other_names(cupy: Any, known: set[str]) -> list[str]:
-    return [name for name in sorted(dir(cupy)) if not name.startswith("_") and name not in known]
-
-
 def ufunc_keywords(cupy: Any) -> str:
     """Which of numpy's keywords a ufunc takes: it says so before it looks for a device."""
     accepted = []
@@ -115,15 +111,14 @@ def ufunc_keywords(cupy: Any) -> str:
     return " ".join(accepted)
 
 
-def main() -> None:
-    import cupy
-
+def surface(cupy: Any) -> dict[str, Any]:
+    """All that the stand-in knows about CuPy."""
     functions = signatures(cupy)
     method_table, attributes = methods(cupy.ndarray)
     ufuncs = [name for name in dir(cupy) if isinstance(getattr(cupy, name), cupy.ufunc)]
     gufunc = words(inspect.signature(type(cupy.matmul).__call__), "matmul")
     known = {*functions, *ufuncs, "matmul", "annotations", "disable_experimental_feature_warning"}
-    surface = {
+    return {
         "version": cupy.__version__,
         "functions": functions,
         "ufuncs": " ".join(ufuncs),
@@ -133,11 +128,16 @@ def main() -> None:
         "attributes": " ".join(attributes),
         "linalg": signatures(cupy.linalg),
         "stride_tricks": signatures(cupy.lib.stride_tricks),
-        "others": " ".join(other_names(cupy, known)),
+        "others": " ".join(name for name in dir(cupy) if not name.startswith("_") and name not in known),
     }
+
+
+def main() -> None:
+    import cupy
+
     path = Path(__file__).with_name("surface.json")
-    path.write_text(json.dumps(surface, indent=0) + "\n", encoding="utf-8")
-    print(f"{path}: {path.stat().st_size} bytes, {len(functions)} functions, {len(ufuncs)} ufuncs")
+    path.write_text(json.dumps(surface(cupy), indent=0) + "\n", encoding="utf-8")
+    print(f"{path}: {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
