@@ -30,11 +30,11 @@ class Device:
 
     def asarray(self, value: Any, dtype: str | None = None) -> Array:
         """The value as a C-contiguous array on this device; copies only where it must."""
-        return self.xp.ascontiguousarray(self.xp.asarray(value, dtype=dtype))
+        return self.xp.asarray(value, dtype=dtype, order="C")  # unlike ascontiguousarray, keeps arrays of no axes
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
-        """The array on the host."""
-        return np.asarray(array)
+        """The array on the host, wherever it was: a net may move here from a GPU."""
+        return array.get() if hasattr(array, "get") else np.asarray(array)
 
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
@@ -49,9 +49,6 @@ class CudaDevice(Device):
     """One CUDA device, through cupy."""
 
     index: int
-
-    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
-        return array.get() if hasattr(array, "get") else np.asarray(array)
 
     def synchronize(self) -> None:
         self.xp.cuda.Device(self.index).synchronize()
