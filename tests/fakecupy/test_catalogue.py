@@ -5,7 +5,7 @@ On the stand-in nothing in a pass or an update may wait for the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,88 +14,40 @@ import pytest
 from layernet import losses
 from layernet.backend.device import Device, get_device
 from layernet.backend.random import Stream
-from layernet.config.names import BUILT_IN, Kind
+from layernet.config.names import BUILT_IN
 from layernet.core.context import Context, Tape
-from layernet.core.layer import Layer
 from layernet.core.net import Net
-from layernet.core.sequential import Ref, Sequential
-from layernet.layers.activation import GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
-from layernet.layers.composite import Add, AuxiliaryHead, BasicBlock, Concat, Recompute, Residual
+from layernet.core.sequential import Ref
+from layernet.layers.activation import ReLU, Tanh
+from layernet.layers.composite import AuxiliaryHead, BasicBlock
 from layernet.layers.conv import Conv2d
-from layernet.layers.dropout import Dropout
 from layernet.layers.linear import Linear
-from layernet.layers.norm import BatchNorm, LayerNorm
-from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from layernet.layers.shape import Flatten, Reshape
+from layernet.layers.norm import BatchNorm
+from layernet.layers.shape import Flatten
 from layernet.losses import Loss, Penalty
 from layernet.metrics import accuracy
 from layernet.optim.optimizers import SGD, Adam, AdamW, Optimizer
+from layernet.testing import cases
+from layernet.testing.sampling import stream
 from layernet.train.objectives import ObjectivesPass
 from tests import fakecupy
 from tests.fakecupy.device import fake_device
 
-IMAGE = (7, 6, 4)
 CPU = get_device("cpu")
 DEVICES = [pytest.param(fake_device(), id="stand-in")]
 if get_device("auto") is not CPU:
     DEVICES.append(pytest.param(get_device("auto"), id="cuda", marks=pytest.mark.gpu))
 on_devices = pytest.mark.parametrize("device", DEVICES)
 
-LAYERS: dict[str, tuple[Callable[[], list[Layer]], tuple[int, ...]]] = {
-    "Linear": (lambda: [Linear(5)], (6,)),
-    "Linear, no bias, sequence": (lambda: [Linear(5, bias=False)], (4, 6)),
-    "Conv2d": (lambda: [Conv2d(6, 3)], IMAGE),
-    "Conv2d, strided, padded, dilated": (lambda: [Conv2d(3, (3, 2), stride=2, padding=(2, 1), dilation=(2, 1))], IMAGE),
-    "Conv2d, groups, same, no bias": (lambda: [Conv2d(6, 3, padding="same", groups=2, bias=False)], IMAGE),
-    "Conv2d, depthwise": (lambda: [Conv2d(4, 2, groups=4)], IMAGE),
-    "MaxPool2d": (lambda: [MaxPool2d(2)], IMAGE),
-    "MaxPool2d, overlapping, ceil": (lambda: [MaxPool2d(3, stride=2, padding=1, ceil_mode=True)], IMAGE),
-    "AvgPool2d": (lambda: [AvgPool2d(2)], IMAGE),
-    "AvgPool2d, overlapping, ceil": (
-        lambda: [AvgPool2d(3, stride=2, padding=1, ceil_mode=True, count_include_pad=False)],
-        IMAGE,
-    ),
-    "GlobalAvgPool2d": (lambda: [GlobalAvgPool2d()], IMAGE),
-    "BatchNorm": (lambda: [BatchNorm()], IMAGE),
-    "BatchNorm, no affine": (lambda: [BatchNorm(affine=False)], (5,)),
-    "LayerNorm": (lambda: [LayerNorm()], (3, 5)),
-    "LayerNorm, no affine": (lambda: [LayerNorm(affine=False)], (5,)),
-    "ReLU": (lambda: [ReLU()], IMAGE),
-    "LeakyReLU": (lambda: [LeakyReLU(0.1)], (5,)),
-    "PReLU": (lambda: [PReLU()], IMAGE),
-    "GELU": (lambda: [GELU()], (50,)),
-    "GELU, tanh": (lambda: [GELU("tanh")], (50,)),
-    "SiLU": (lambda: [SiLU()], (5,)),
-    "Sigmoid": (lambda: [Sigmoid()], (5,)),
-    "Tanh": (lambda: [Tanh()], (5,)),
-    "Softmax": (lambda: [Softmax()], (3, 5)),
-    "Dropout": (lambda: [Dropout(0.3)], IMAGE),
-    "Flatten": (lambda: [Flatten()], IMAGE),
-    "Reshape": (lambda: [Reshape([-1, 3])], (12,)),
-    "Sequential": (lambda: [Sequential([Linear(4), Tanh()])], (5,)),
-    "Ref": (lambda: [Linear(5).named("first"), Tanh(), Ref("first")], (5,)),
-    "Residual": (lambda: [Linear(4), Residual([Linear(4), Tanh()])], (5,)),
-    "Residual, shortcut": (lambda: [Residual([Linear(4), Tanh()], [Linear(4)])], (5,)),
-    "Add": (lambda: [Add([[Linear(4)], [Linear(4), Tanh()], [Linear(4)]])], (5,)),
-    "Concat": (lambda: [Concat([[Linear(4)], [], [Tanh(), Linear(3)]])], (5,)),
-    "Recompute": (lambda: [Recompute([Linear(4), BatchNorm(), Dropout(0.4)])], (5,)),
-    "AuxiliaryHead": (lambda: [Linear(4), AuxiliaryHead("side", [Linear(3)]), Tanh()], (5,)),
-    "BasicBlock": (lambda: [BasicBlock(4)], IMAGE),
-    "BasicBlock, strided": (lambda: [BasicBlock(6, stride=2)], IMAGE),
+NETS: dict[str, Callable[[], Net]] = {
+    **{case.label: lambda case=case: Net([case.make()], case.shape) for case in cases.LAYERS},
+    "Ref": lambda: Net([Linear(5).named("first"), Tanh(), Ref("first")], (5,)),
+    "a head on the side": lambda: Net([Linear(4), AuxiliaryHead("side", [Linear(3)]), Tanh()], (5,)),
+    "a block after a layer": lambda: Net([Conv2d(4, 3, padding=1), BasicBlock(6, stride=2)], (7, 6, 3)),
 }
-
 LABELS = np.array([2, 0, -100, 4, 1, 2])
-SOFT = np.random.default_rng(5).dirichlet(np.ones(5), size=6)
-LOSSES: dict[str, tuple[Loss, np.ndarray[Any, Any]]] = {
-    "CrossEntropy": (losses.CrossEntropy(), LABELS),
-    "CrossEntropy, weighted, smoothed": (losses.CrossEntropy(0.1, [1.0, 2.0, 0.0, 1.0, 3.0]), LABELS),
-    "CrossEntropy, soft": (losses.CrossEntropy(0.1, [1.0, 2.0, 0.0, 1.0, 3.0]), SOFT),
-    "BCEWithLogits": (losses.BCEWithLogits(), SOFT),
-    "BCEWithLogits, weighted": (losses.BCEWithLogits([1.0, 2.0, 3.0, 4.0, 5.0]), SOFT),
-    "MSE": (losses.MSE(), SOFT),
-    "L1": (losses.L1(), SOFT),
-}
-PENALTIES: dict[str, Penalty] = {"L2Penalty": losses.L2Penalty(), "L1Penalty": losses.L1Penalty()}
+LOSSES = {case.label: case for case in cases.LOSSES if case.targets is not None}
+PENALTIES = {case.label: case for case in cases.LOSSES if case.targets is None}
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "SGD": lambda: SGD(0.1),
     "SGD, momentum": lambda: SGD(0.1, momentum=0.9, dampening=0.1, weight_decay=0.01),
@@ -105,15 +57,22 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "cases"), [("layer", LAYERS), ("loss", LOSSES | PENALTIES), ("optimizer", OPTIMIZERS)]
-)
-def test_everything_built_in_has_a_case(kind: Kind, cases: Mapping[str, Any]) -> None:
-    assert not set(BUILT_IN[kind]) - {case.split(",")[0] for case in cases}
+def test_everything_built_in_has_a_case() -> None:
+    assert {case.name for case in cases.LAYERS} == set(BUILT_IN["layer"])
+    assert {case.name for case in cases.LOSSES} == set(BUILT_IN["loss"])
+    assert {case.split(",")[0] for case in OPTIMIZERS} == set(BUILT_IN["optimizer"])
 
 
 def normal(*shape: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(shape).normal(size=shape)
+
+
+def example(case: cases.Case) -> tuple[Loss, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(loss, outputs, targets)"""
+    loss, shape = case.make(), (6, *case.shape)
+    assert isinstance(loss, Loss)
+    assert case.targets is not None
+    return loss, normal(*shape), case.targets(shape, stream(1, "targets"))
 
 
 def same(there: Any, here: Any, what: str) -> None:
@@ -139,10 +98,9 @@ def two_passes(net: Net) -> dict[str, Any]:
 
 
 @on_devices
-@pytest.mark.parametrize("case", LAYERS)
+@pytest.mark.parametrize("case", NETS)
 def test_layers(case: str, device: Device) -> None:
-    make, shape = LAYERS[case]
-    there, here = (two_passes(Net(make(), shape).bind(place, "float64", seed=3)) for place in (device, CPU))
+    there, here = (two_passes(NETS[case]().bind(place, "float64", seed=3)) for place in (device, CPU))
     assert there.keys() == here.keys()
     for name, value in there.items():
         assert isinstance(value, device.xp.ndarray), f"{name} has left the device"
@@ -153,13 +111,13 @@ def test_layers(case: str, device: Device) -> None:
 @pytest.mark.parametrize("case", LOSSES)
 @on_devices
 def test_losses(device: Device, case: str, dtype: str) -> None:
-    loss, target = LOSSES[case]
+    loss, outputs, target = example(LOSSES[case])
 
     def values(place: Device) -> dict[str, Any]:
         ctx = Context(Tape(place, dtype, training=True))
-        outputs = place.asarray(3.0 * normal(6, 5), dtype)
+        z = place.asarray(3.0 * outputs, dtype)
         with fakecupy.forbid_sync():
-            total, normaliser = loss.forward(outputs, place.asarray(target), ctx)
+            total, normaliser = loss.forward(z, place.asarray(target), ctx)
             scale = losses.inverse(normaliser)
             return {"sum": total, "normaliser": normaliser, "mean": total * scale, "dy": loss.backward(ctx) * scale}
 
@@ -172,10 +130,11 @@ def test_losses(device: Device, case: str, dtype: str) -> None:
 @on_devices
 @pytest.mark.parametrize("case", PENALTIES)
 def test_penalties(case: str, device: Device) -> None:
-    penalty = PENALTIES[case]
+    penalty = PENALTIES[case].make()
+    assert isinstance(penalty, Penalty)
 
     def values(place: Device) -> tuple[Any, Any]:
-        net = Net([Conv2d(3, 2), Flatten(), Linear(4)], (4, 4, 2)).bind(place, "float64")
+        net = Net([Conv2d(3, 2).named("first"), Flatten(), Linear(4)], (4, 4, 2)).bind(place, "float64")
         params, ctx = penalty.select(net), Context(Tape(place, "float64", training=True))
         with fakecupy.forbid_sync():
             value = penalty.forward(params, ctx)
@@ -227,13 +186,13 @@ def found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("found")
 @pytest.mark.parametrize("case", LOSSES)
 def test_losses_called_like_functions(case: str) -> None:
-    loss, target = LOSSES[case]
-    for on_device in (target, fake_device().asarray(target)):
-        value, dy = loss(fake_device().asarray(normal(6, 5)), on_device)
-        real, real_dy = loss(normal(6, 5), target)
-        same(value, real, "value")
+    loss, outputs, target = example(LOSSES[case])
+    here, dy_here = loss(outputs, target)
+    for on_either in (target, fake_device().asarray(target)):
+        there, dy = loss(fake_device().asarray(outputs), on_either)
+        same(there, here, "value")
         assert isinstance(dy, fakecupy.ndarray)
-        same(dy, real_dy, "gradient")
+        same(dy, dy_here, "gradient")
 
 
 @pytest.mark.usefixtures("found")
