@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_config(args: argparse.Namespace, options: dict[str, Any]) -> Report:
     from layernet.config.experiment import load_config
-    from layernet.testing.config_check import check_config
+    from layernet.testing.configcheck import check_config
 
     if args.shape or args.arg:
         raise UsageError("--shape and --arg are for a layer", "a config says its own; change it with --set")

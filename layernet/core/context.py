@@ -244,9 +244,11 @@ class Context:
         tape._state = _State.SPENT
         if not tape.needs_input_grad:
             return None
-        if dx is None or dx.shape != tape._in_shape:
-            got = "None" if dx is None else f"shape {dx.shape}"
-            raise ContractError(f"{child.label}: backward returned {got}, expected shape {tape._in_shape}")
+        if dx is None or dx.shape != tape._in_shape or dx.dtype != self.dtype:
+            got = "None" if dx is None else f"{dx.dtype} of shape {dx.shape}"
+            raise ContractError(
+                f"{child.label}: backward returned {got}, expected {self.dtype} of shape {tape._in_shape}"
+            )
         return dx
 
     def emit(self, name: str, y: Array) -> None:

@@ -266,19 +266,25 @@ def _replace_refs(root: Layer) -> list[tuple[Layer, Layer]]:
     named = {path: layer for path, layer in root.walk() if not isinstance(layer, Ref) and path}
     pairs: list[tuple[Layer, Layer]] = []
 
-    def resolve(ref: Ref) -> Layer:
+    def resolve(ref: Ref, within: tuple[str, ...]) -> Layer:
         source = named.get(ref.to)
         if source is None:
             raise ShapeError(f"ref: there is no layer called {ref.to!r}", did_you_mean(ref.to, named), layer=ref)
+        if ref.to in within:
+            raise ShapeError(f"ref: {ref.to!r} would hold itself", "refer to a layer beside this one", layer=ref)
         copy = source.clone()
         copy.name = ref.name
         pairs.append((copy, source))
+        settle(copy, (*within, ref.to))  # what it refers to is tied after it, so that a tie within does not see an untied original
         return copy
 
-    for _, layer in list(root.walk()):
-        for attribute, value in list(vars(layer).items()):
-            if isinstance(value, Ref):
-                setattr(layer, attribute, resolve(value))
-            elif isinstance(value, list) and any(isinstance(item, Ref) for item in value):
-                setattr(layer, attribute, [resolve(v) if isinstance(v, Ref) else v for v in value])
+    def settle(whole: Layer, within: tuple[str, ...]) -> None:
+        for _, layer in list(whole.walk()):
+            for attribute, value in list(vars(layer).items()):
+                if isinstance(value, Ref):
+                    setattr(layer, attribute, resolve(value, within))
+                elif isinstance(value, list) and any(isinstance(item, Ref) for item in value):
+                    setattr(layer, attribute, [resolve(v, within) if isinstance(v, Ref) else v for v in value])
+
+    settle(root, ())
     return pairs

@@ -10,7 +10,7 @@ second step h/2 shows where that does not hold. The rounding errors are *measure
 standard deviation of f's rounding error at the very point (see `measure_noise`). D(h) then has the standard deviation
 noise / (sqrt(2) h), and
 
-    floor(h) = 8 noise / h        (11 standard deviations)
+    floor(h) = 10 noise / h        (14 standard deviations)
 
 is the absolute part of the tolerance: |a - D| <= floor(h) + rtol max(|a|, |D|). It is tied to the scale of the
 objective, and nothing smaller can be seen at that step by anybody.
@@ -28,7 +28,7 @@ import numpy as np
 Line = Callable[[float], tuple[float, float]]
 """t -> (the t that was taken after rounding x + t, the objective there). At t = 0 it must not be asked."""
 
-_NOISES = 8.0
+_NOISES = 10.0
 _ZOOM = (16.0, 256.0)
 _PROOF = 0.01  # a comparison that is less exact than this proves little
 
@@ -100,7 +100,7 @@ def judge(line: Line, centre: float, analytic: float, step: float, tolerance: To
     ) -> Point:
         tiny = max(abs(a), abs(numeric)) <= tolerance.floor(taken)
         error = tolerance.error(a, numeric, taken)
-        unsure = tolerance.slack(taken, a, numeric) > _PROOF * max(abs(a), abs(numeric))
+        unsure = tolerance.slack(taken, a, numeric) > _PROOF * max(abs(v) for v in (a, numeric, first, second))
         skipped = verdict in (Verdict.KINK, Verdict.ILL_CONDITIONED)
         return Point(verdict, a, (first, second), (step, half), error, tiny, skipped and (at_kink or unsure), reason)
 
@@ -149,8 +149,11 @@ def _zoom(
         left, right = _slope(low, (0.0, centre)), _slope((0.0, centre), high)
         middle = _slope(low, high)
         distances.append(abs(right - left))
-        if distances[-1] <= tolerance.slack(h, left, right):
-            return skipped if tolerance.agree(a, middle, h) else Verdict.FAILED, middle, h, "", False
+        smooth = distances[-1] <= tolerance.slack(h, left, right)
+        if smooth and tolerance.agree(a, middle, h):
+            return skipped, middle, h, "", False
+    if smooth:
+        return Verdict.FAILED, middle, h, "", False
     if distances[1] > 4 * distances[0]:
         return Verdict.FAILED, middle, h, "the objective jumps here", False
     slack = tolerance.slack(h, left, right)
@@ -171,7 +174,7 @@ def measure_noise(line: Callable[[float], float], spacing: float) -> float:
 
     f is a smooth function plus noise. The k-th differences of the smooth part vanish like s^k, while those of
     independent errors of variance v have variance v (2k)! / (k!)^2: so the table of differences shows v, from some
-    order on the same. We take the median over orders 3 to 6.
+    order on the same. We take the largest over orders 3 to 6, being after a bound.
     """
     values = np.array([line(spacing * k) for k in range(9)])
     if not np.isfinite(values).all():
@@ -181,4 +184,4 @@ def measure_noise(line: Callable[[float], float], spacing: float) -> float:
         values = np.diff(values)
         gain = math.factorial(2 * order) / math.factorial(order) ** 2
         levels.append(math.sqrt(float(np.mean(values**2)) / gain))
-    return float(np.median(levels[2:]))
+    return max(levels[2:])

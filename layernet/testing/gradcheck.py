@@ -101,7 +101,9 @@ def check_net(net: Net, objectives: Sequence[Objective], x: Any, targets: Any, *
 def _check_layer(layer: Layer, shape: Sequence[int], x: Any, where: str, settings: Settings) -> Report:
     if layer.integer_input and x is None:
         raise UsageError(f"{layer.label} takes integers", "give gradcheck an input batch x")
-    net = Net([layer.clone()], shape).bind(settings.device, "float64", settings.seed)
+    copy = layer.clone()
+    copy.name = copy.name or type(layer).__name__  # so that the paths of all in it start alike
+    net = Net([copy], shape).bind(settings.device, "float64", settings.seed)
     subject = f"{where} ({type(layer).__name__})" if where else type(layer).__name__
     return _check_modes(net, _batch(shape, x, settings), None, None, subject, settings, alone=True)
 

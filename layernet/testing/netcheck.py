@@ -160,7 +160,7 @@ class NetCheck:
         for path, layer in self.net.root.walk():
             for name, other in layer.own(Param).items():
                 if other is param:
-                    inner = path.partition(".")[2] if self._alone else path
+                    inner = path.removeprefix(self.net.layers[0].path).lstrip(".") if self._alone else path
                     return (f"{inner} ({type(layer).__name__})" if inner else self._top), name
         return self._top, param.path
 

@@ -298,6 +298,18 @@ class WrongChild(Layer):
         return ctx.backward(tape, dy)
 
 
+class HalfSquareRight(Loss):
+    """(outputs - target)^2 / 2, a right one."""
+
+    def forward(self, outputs: Array, target: Array, ctx: Context) -> tuple[Array, int]:
+        ctx.save(outputs - target)
+        return ((outputs - target) ** 2).sum() / 2, outputs.size
+
+    def backward(self, ctx: Context) -> Array:
+        (difference,) = ctx.saved
+        return difference
+
+
 class HalfSquare(Loss):
     """(outputs - target)^2 with the gradient of half of it."""
 
