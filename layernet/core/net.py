@@ -275,7 +275,9 @@ def _replace_refs(root: Layer) -> list[tuple[Layer, Layer]]:
         copy = source.clone()
         copy.name = ref.name
         pairs.append((copy, source))
-        settle(copy, (*within, ref.to))  # what it refers to is tied after it, so that a tie within does not see an untied original
+        settle(
+            copy, (*within, ref.to)
+        )  # what it refers to is tied after it, so that a tie within does not see an untied original
         return copy
 
     def settle(whole: Layer, within: tuple[str, ...]) -> None:
