@@ -275,9 +275,7 @@ def _replace_refs(root: Layer) -> list[tuple[Layer, Layer]]:
         copy = source.clone()
         copy.name = ref.name
         pairs.append((copy, source))
-        settle(
-            copy, (*within, ref.to)
-        )  # what it refers to is tied after it, so that a tie within does not see an untied original
+        settle(copy, (*within, ref.to))  # after its own pair, so that ties within have the last word
         return copy
 
     def settle(whole: Layer, within: tuple[str, ...]) -> None:

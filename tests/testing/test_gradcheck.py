@@ -181,7 +181,6 @@ class Lookup(Layer):
         g = ctx.xp.zeros(self.table.shape)
         np.add.at(g, x, dy)
         ctx.add_grad(self.table, g)
-        return
 
 
 def test_integer_inputs_are_given_and_not_differentiated():
@@ -233,19 +232,8 @@ def test_parts_are_run_again_only_from_the_changed_parameter_on(monkeypatch):
 def test_the_report_is_text_and_plain_data():
     report = gradcheck(Linear(3), (4,))
     lines = str(report).splitlines()
-    assert lines[0].split() == [
-        "layer",
-        "tensor",
-        "mode",
-        "shape",
-        "elements",
-        "dirs",
-        "kinks",
-        "ill",
-        "unproven",
-        "tiny",
-        "worst",
-    ]
+    assert lines[0].split()[:5] == ["layer", "tensor", "mode", "shape", "elements"]
+    assert lines[0].split()[5:] == ["dirs", "kinks", "ill", "unproven", "tiny", "worst"]
     assert [line.split()[:4] for line in lines[1:4]] == [
         ["Linear", "input", "train", "3x4"],
         ["Linear", "weight", "train", "3x4"],

@@ -1,0 +1,103 @@
+"""scripts/gradcheck.py passes on what is right, fails on what is wrong; scripts/overhead.py prints its figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from layernet.layers.activation import Tanh
+from layernet.testing import check_config
+from layernet.testing.configcheck import sample
+from layernet.testing.engine import Settings
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+CONFIG = """
+layernet: 1
+data:
+  train: {type: FakeData, shape: [4, 3, 2], classes: 3}
+  batch_size: 4
+net:
+  input: [4, 3, 2]
+  layers:
+    - {type: Conv2d, out_channels: 3, kernel_size: 2}
+    - BatchNorm
+    - Tanh
+    - Flatten
+    - {type: Dropout, p: 0.3}
+    - {type: Linear, out_features: 3}
+loss: [{type: CrossEntropy, label_smoothing: 0.1}, {type: L2Penalty, weight: 1e-2}]
+optimizer: {type: SGD, lr: 0.1}
+train: {epochs: 1}
+"""
+
+
+def script(name: str) -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_cases_and_configs_pass(config, capsys):
+    assert script("gradcheck").main(["Tanh", "MSE", str(config)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[:4]] == ["case", "Tanh", "MSE", "small.yaml"]
+    assert out[-1].startswith("3 cases, 0 wrong, worst relative error")
+
+
+def test_a_wrong_layer_fails_alone_and_in_a_config(config, capsys, monkeypatch):
+    monkeypatch.setattr(Tanh, "backward", lambda self, dy, ctx: 2 * dy)
+    assert script("gradcheck").main(["Tanh", "Sigmoid", str(config)]) == 1
+    out = capsys.readouterr().out
+    assert [line.split()[-1] for line in out.splitlines()[1:4]] == ["ok", "WRONG", "WRONG"]  # in the table's order
+    assert "Tanh: input[" in out
+    assert "tanh_1 (Tanh): input[" in out
+    assert "2 wrong" in out
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(SystemExit, match="Tan"):
+        script("gradcheck").main(["Tan"])
+
+
+def test_a_broken_config_is_an_error(tmp_path, capsys):
+    path = tmp_path / "bad.yaml"
+    path.write_text("layernet: 1\n")
+    assert script("gradcheck").main([str(path)]) == 2
+    assert "bad.yaml" in capsys.readouterr().err
+
+
+def test_a_config_is_checked_layer_by_layer_and_as_a_whole(config):
+    from layernet.config.experiment import load_config
+
+    report = check_config(load_config(config))
+    assert report.ok, report
+    assert report.title == "small"
+    subjects = {t.subject for t in report.tensors}
+    assert {"conv2d_1 (Conv2d)", "batchnorm_1 (BatchNorm)", "dropout_1 (Dropout)", "net"} <= subjects
+    assert {t.mode for t in report.tensors} == {"train", "eval"}
+    x, labels = sample(load_config(config), Settings(batch=5))
+    assert x.shape == (5, 4, 3, 2)
+    assert labels.shape == (5,)
+    assert set(labels) <= {0, 1, 2}
+
+
+def test_the_overhead_is_printed(capsys):
+    assert script("overhead").main(["--layers", "10", "--repeats", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["forward", "backward", "predict"]
