@@ -180,10 +180,12 @@ class Builder:
                 continue
             plain.append(made[0].plain if isinstance(made, _Several) else made.plain)
             values_made += [copy.value for copy in made] if isinstance(made, _Several) else [made.value]
-        self._refuse_same_names(values_made)
-        return Built(type(values)(values_made), plain) if complete else None
+        if not self._names_differ(values_made) or not complete:
+            return None
+        return Built(type(values)(values_made), plain)
 
-    def _refuse_same_names(self, values: list[Any]) -> None:
+    def _names_differ(self, values: list[Any]) -> bool:
+        count = len(self.problems)
         seen: dict[str, Layer] = {}
         for layer in values:
             if isinstance(layer, Layer) and layer.name:
@@ -193,6 +195,7 @@ class Builder:
                     place = (*self.layer_paths[layer], "name")
                     self.problem(place, f"another layer{where} is called {layer.name!r}", "give each its own name")
                 seen.setdefault(layer.name, layer)
+        return len(self.problems) == count
 
     def _part(self, part: Part, path: Path) -> Built | None:
         if part.kind == "section":
@@ -339,7 +342,7 @@ class Builder:
                 self.problem((*path, key), f"{key!r} cannot stand beside ref", hint, at_key=True)
         mine = {key: value for key, value in raw.items() if key in schema.names}
         extras, complete = self.arguments(schema, mine, path, "a layer with ref")
-        if not complete:
+        if not complete or len(mine) < len(raw):
             return None
         to = extras.pop("ref").value
         plain = {"ref": to, **_entry_extras(extras)}

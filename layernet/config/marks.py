@@ -24,7 +24,7 @@ MAX_CHARACTERS = 256_000
 MAX_DEPTH = 50
 MAX_NODES = 50_000  # counted with aliases and merge keys expanded
 
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 _SPECIAL = {
     **dict.fromkeys(("", "~", "null")),
@@ -71,8 +71,8 @@ def scalar(text: str) -> bool | int | float | str | None:
     if text in _SPECIAL:
         return _SPECIAL[text]
     if _INTEGER.fullmatch(text):
-        value = int(text)
-        return value if abs(value) < 2**63 else text
+        fits = len(text) <= 20 and abs(int(text)) < 2**63
+        return int(text) if fits else float(text)
     if _FLOAT.fullmatch(text) and re.search(r"\d", text.lower().partition("e")[0]):
         return float(text)
     return text
@@ -171,7 +171,9 @@ class _Reader:
 
     def _look_over(self) -> None:
         if len(self.text) > MAX_CHARACTERS:
-            self._stop(f"the text has {len(self.text)} characters, at most {MAX_CHARACTERS} are read", None)
+            self._stop(
+                f"the text has {len(self.text)} characters, at most {MAX_CHARACTERS} are read", Mark(self.file, 1, 1)
+            )
         if found := _UNPRINTABLE.search(self.text):
             before = self.text[: found.start()]
             mark = Mark(self.file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
@@ -352,3 +354,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 _TAGS = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str"}
+_PLAIN_CHARACTERS = re.compile("[\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe]*")
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if _PLAIN_CHARACTERS.fullmatch(text) else '"'  # where everything unusual is written as an escape
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)

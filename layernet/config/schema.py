@@ -101,17 +101,24 @@ class Schema:
         `label` is what messages call it all, `also` are further keys that a hint may name.
         """
         label = label or self.label
-        findings = [Finding((), f"{label} needs {name!r}") for name in self.required if name not in given]
+        missing = [name for name in self.required if name not in given]
         try:
-            model = self._model.model_validate(given)
+            values = self._validated(given)
+            found = []
         except ValidationError as error:
             found = _findings(error, given, [*self.names, *also])
             wrong = {finding.path[0] for finding in found}
-            good, _ = self.check({name: value for name, value in given.items() if name not in wrong})
-            return good, findings + found
+            values = self._validated({name: value for name, value in given.items() if name not in wrong})
+        misspelt = {finding.hint for finding in found}
+        missing = [name for name in missing if did_you_mean(name, [name]) not in misspelt]
+        return values, [*(Finding((), f"{label} needs {name!r}") for name in missing), *found]
+
+    def _validated(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What is given, as pydantic leaves it. Raises ValidationError."""
+        model = self._model.model_validate(given)
         values = {info.alias: getattr(model, name) for name, info in type(model).model_fields.items()}
         values |= model.model_extra or {}
-        return {name: values[name] for name in given}, findings
+        return {name: values[name] for name in given}
 
 
 @cache
