@@ -23,6 +23,9 @@ class Configurable:
         except TypeError:  # copy and pickle make bare objects; for a caller, __init__ raises the same error itself
             return self
         self._arguments = dict(list(bound.arguments.items())[1:])
+        for name, parameter in _signature(cls.__init__).parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:  # given by name, so they are arguments like the others
+                self._arguments |= self._arguments.pop(name, {})
         return self
 
     @property
