@@ -102,12 +102,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the nearest of the known words, or lists them when none is near."""
     choices = sorted(set(known))
     folded = {choice.casefold(): choice for choice in choices}
-    near = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.casefold(), list(folded), n=len(folded) or 1, cutoff=0.4)
+    near.sort(key=lambda choice: not _one_slip(word.casefold(), choice))  # stable: the likest of either kind first
+    if near and not _one_slip(word.casefold(), near[0]):
+        near = difflib.get_close_matches(word.casefold(), near, n=1, cutoff=0.6)
     if near:
         return f"did you mean {folded[near[0]]!r}?"
     if not choices:
         return "nothing is allowed here"
     return f"known: {', '.join(choices)}"
+
+
+def _one_slip(word: str, meant: str) -> bool:
+    """Whether one character too many, too few or wrong, or two swapped, make `word` of `meant`."""
+    start = next((i for i, (a, b) in enumerate(zip(word, meant, strict=False)) if a != b), min(len(word), len(meant)))
+    rest, other = word[start:], meant[start:]
+    swapped = rest[:2] == other[:2][::-1] and rest[2:] == other[2:]
+    return len(meant) > 1 and (swapped or rest[1:] == other[1:] or rest[1:] == other or rest == other[1:])
 
 
 def at(mark: Mark | None, path: str, problems: Sequence[Problem]) -> list[Problem]:
