@@ -254,8 +254,9 @@ class Builder:
 
     def _without_type(self, kind: Kind, raw: dict[str, Any], path: Path, also: tuple[str, ...]) -> None:
         for key in raw:
-            if did_you_mean(key, ["type", *also]) == "did you mean 'type'?" and key not in also:
-                self.problem((*path, key), f"unknown key {key!r}", "did you mean 'type'?", at_key=True)
+            hint = did_you_mean(key, ["type", *also])
+            if key not in also and hint.startswith("did you mean"):
+                self.problem((*path, key), f"unknown key {key!r}", hint, at_key=True)
                 return
         self.problem(path, f"{article(kind)} needs a 'type'", "for example {type: Name, ...}, or the bare Name")
 
@@ -278,14 +279,18 @@ class Builder:
 
     def objection(self, error: ValueError | LayernetError, arguments: Mapping[str, Any], path: Path) -> None:
         """Note what a part of the config objects to: at the argument that its message begins with, or at all of it."""
-        message, hint = (error.message, error.hint) if isinstance(error, LayernetError) else (str(error), "")
-        rest, inner = message, arguments
+        if isinstance(error, LayernetError):
+            message, hint = error.message, error.hint
+        else:
+            message, _, hint = str(error).partition("; ")
+        rest, inner, at_key = message, arguments, False
         while isinstance(inner, Mapping):  # `groups: head.*: lr_mult must be ...` is about groups.head.*.lr_mult
-            key = next((key for key in inner if re.match(rf"{re.escape(key)}(?!\w)", rest)), None)
-            if key is None:
+            found = [re.match(rf"(unknown \w+ ')?({re.escape(key)})(?!\w)(: |')?", rest) for key in inner]
+            match = next((match for match in found if match), None)
+            if match is None:
                 break
-            path, rest, inner = (*path, key), rest[len(key) :].removeprefix(": "), inner[key]
-        self.problem(path, message, hint)
+            path, rest, inner, at_key = (*path, match[2]), rest[match.end() :], inner[match[2]], match[1] is not None
+        self.problem(path, message, hint, at_key)
 
     def _component(self, kind: Kind, raw: Any, path: Path) -> Built | None:
         """Anything that is just a type and its arguments."""

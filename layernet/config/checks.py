@@ -48,7 +48,11 @@ def build_net(builder: Builder, section: NetSection, right_input: bool) -> Net |
         if right_input or isinstance(layer, Ref):
             _refused(builder, section, layer, error.message, error.hint)
     except LayernetError as error:
-        builder.problem(("net", "layers"), error.message, error.hint)
+        called = [
+            path for layer, path in builder.layer_paths.items() if layer.name and repr(layer.name) in error.message
+        ]
+        place: Path = (*called[-1], "name") if called else ("net", "layers")  # two of one name, in one level of paths
+        builder.problem(place, error.message, error.hint)
     except Exception as error:  # a user's build may raise anything
         _refused(builder, section, None, f"build failed: {explain(error)}", "")
     return None

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (tables of messages)
 """Bad configs: each mistake gets one problem, at its place, with its cure.
 
 In a case, `§` stands before the text that a problem must point at.
@@ -111,13 +112,15 @@ CASES = {
     "version": ("layernet: 1", "layernet: §2", "layernet", "expected 1, got 2", ""),
     "fraction": ("fraction: 0.2", "fraction: §1.0", "data.val.fraction", "expected less than 1.0, got 1.0", ""),
     "constructor objects": ("out_channels: 4", "out_channels: §0", "net.layers.0.out_channels", "out_channels must be at least 1, got 0", ""),
-    "constructor objects deep inside": ("{lr_mult: 2}", "{lr_mul: 2}", "optimizer.groups.head.*", "unknown setting 'lr_mul'", ""),
+    "constructor objects deep inside": ("{lr_mult: 2}", "{§lr_mul: 2}", "optimizer.groups.head.*.lr_mul", "unknown setting 'lr_mul'", "did you mean 'lr_mult'?"),
     "layer name": ("name: head", "name: §'the head'", "net.layers.4.name", "expected a name of letters, digits, _ and -", ""),
     "repeat": ("kernel_size: 2}", "kernel_size: 1, repeat: §0}", "net.layers.1.repeat", "expected at least 1, got 0", ""),
     # what must hold between parts
     "two layers of one name": ("name: head", "name: §conv1", "net.layers.4.name", "another layer in line 12 is called 'conv1'", "own name"),
+    "two layers of one name in one level": ("- Flatten\n", "- {type: Residual, body: [{type: ReLU, name: §conv1}]}\n    - Flatten\n", "net.layers.3.body.0.name", "holds two layers called 'conv1'", "own name"),
+    "setting of a group": ("{lr_mult: 2}", "{lr_mult: §-2}", "optimizer.groups.head.*.lr_mult", "lr_mult must be a finite number of at least 0", ""),
     "shape mismatch of layers": ("§{type: MaxPool2d, kernel_size: 2}", "§{type: MaxPool2d, kernel_size: 9}", "net.layers.1", "it gets (6, 6, 4) from layer conv1, Conv2d in line 12", ""),
-    "shape mismatch in a branch": ("[Flatten, {type: Linear,", "[Flatten, §{type: Conv2d, out_channels: 2, kernel_size: 1}, {type: Linear,", "net.layers.2.layers.1", "layer aux.head.conv2d_1 (Conv2d)", ""),
+    "shape mismatch in a branch": ("[Flatten, {type: Linear,", "[Flatten, §{type: Conv2d, out_channels: 2, kernel_size: 1}, {type: Linear,", "net.layers.2.layers.1", "layer aux.conv2d_1 (Conv2d)", ""),
     "shape mismatch of data": ("input: [8, 8, 2]", "input: §[8, 8, 1]", "net.input", "takes [8, 8, 1], but data.train (FakeData) gives [8, 8, 2]", "set net.input: [8, 8, 2]"),
     "shape mismatch of test data": ("test: {type: FakeData, shape: [8, 8, 2]", "test: §{type: FakeData, shape: [9, 9, 3]", "data.test", "data.test (FakeData) gives [8, 8, 3] after the transforms", ""),
     "transform that does not fit": ("transforms: [{type: RandomCrop, size: 8}]", "transforms: [§{type: RandomCrop, size: 9}]", "data.train.transforms.0", "does not fit into an image of 8x8", "padding"),
