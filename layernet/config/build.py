@@ -11,78 +11,21 @@ import functools
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
-from pydantic import AfterValidator, Field
-
+from layernet.config.entries import Built, Extras, Several, Source, entry, given_extras, names_of
 from layernet.config.lookup import Lookup, LookupFailure, article, explain, kind_of
 from layernet.config.marks import Document, Path, describe, dotted
 from layernet.config.names import Kind
-from layernet.config.schema import AsPart, Part, Schema, SchemaError, expected, schema_of
+from layernet.config.schema import Part, Schema, SchemaError, schema_of
 from layernet.core.configurable import Configurable
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer
 from layernet.core.sequential import Ref
-from layernet.data.dataset import Dataset
-from layernet.data.transforms import Transform
 from layernet.errors import LayernetError, Problem, did_you_mean
 from layernet.losses import Objective, Penalty
 
 _INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
-
-
-def _layer_name(name: str) -> str:
-    if not re.fullmatch(r"\w[\w-]*", name):
-        raise expected("a name of letters, digits, _ and -")
-    return name
-
-
-LayerName = Annotated[str, AfterValidator(_layer_name)]
-Repeat = Annotated[int, Field(ge=1, le=1000)]
-
-ObjectivePart = Annotated[Any, AsPart("objective")]
-SourcePart = Annotated[Any, AsPart("source")]
-
-
-class Source(NamedTuple):
-    """Where a split's examples come from: a data set, or a fraction of the training set; and transforms of its own."""
-
-    dataset: Dataset | None
-    fraction: float | None
-    transforms: list[Transform] | None
-
-
-class Built(NamedTuple):
-    """An object, and the plain data that makes it."""
-
-    value: Any
-    plain: Any
-
-
-class _Several(list[Built]):
-    """The copies that a `repeat` asks for."""
-
-
-class _Extras:
-    """The keys that an entry may have beside its class's own arguments: signatures, read like constructors."""
-
-    @staticmethod
-    def layer(name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
-
-    @staticmethod
-    def tied(ref: str, name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
-
-    @staticmethod
-    def objective(on: str = "output", weight: float = 1.0, name: str | None = None) -> None: ...
-
-    @staticmethod
-    def penalty(weight: float = 1.0, name: str | None = None) -> None: ...
-
-    @staticmethod
-    def source(transforms: list[Transform] | None = None) -> None: ...
-
-    @staticmethod
-    def fraction(fraction: Annotated[float, Field(gt=0, lt=1)], transforms: list[Transform] | None = None) -> None: ...
 
 
 class Builder:
@@ -145,7 +88,7 @@ class Builder:
                 return None
             cls: Any = type(value)
             arguments = {argument: built for argument, built in given.items() if built}
-            return Built(value, _entry(name, self.plain_of(schema_of(cls), arguments)))
+            return Built(value, entry(name, self.plain_of(schema_of(cls), arguments)))
         return None
 
     # values
@@ -178,8 +121,8 @@ class Builder:
             if made is None:
                 complete = False
                 continue
-            plain.append(made[0].plain if isinstance(made, _Several) else made.plain)
-            values_made += [copy.value for copy in made] if isinstance(made, _Several) else [made.value]
+            plain.append(made[0].plain if isinstance(made, Several) else made.plain)
+            values_made += [copy.value for copy in made] if isinstance(made, Several) else [made.value]
         if not self._names_differ(values_made) or not complete:
             return None
         return Built(type(values)(values_made), plain)
@@ -308,9 +251,9 @@ class Builder:
                 return None
         else:
             value = functools.partial(target, **{k: b.value for k, b in arguments.items()}) if arguments else target
-        return Built(value, _entry(self.lookup.spell(kind, target), self.plain_of(schema, arguments)))
+        return Built(value, entry(self.lookup.spell(kind, target), self.plain_of(schema, arguments)))
 
-    def _layer(self, raw: Any, path: Path) -> _Several | None:
+    def _layer(self, raw: Any, path: Path) -> Several | None:
         """A layer; several where it repeats."""
         if isinstance(raw, dict) and "ref" in raw:
             return self._ref(raw, path)
@@ -319,14 +262,14 @@ class Builder:
         if found is None or schema is None:
             return None
         cls, given = found
-        extras, rest, complete = self._extras(schema_of(_Extras.layer), given, path, cls.__name__)
+        extras, rest, complete = self._extras(schema_of(Extras.layer), given, path, cls.__name__)
         if extras.get("name") and "name" in schema.names:  # a class that takes its name itself
             rest["name"] = extras["name"].value
         if not complete:
             self.arguments(schema, rest, path, cls.__name__, ("type", "name", "repeat"))
             return None
-        copies = _Several()
-        for name in _names(extras):
+        copies = Several()
+        for name in names_of(extras):
             given_name = {"name": name} if "name" in rest else {}
             arguments, complete = self.arguments(
                 schema, rest | given_name, path, cls.__name__, ("type", "name", "repeat")
@@ -336,11 +279,11 @@ class Builder:
                 return None
             own = self.plain_of(schema, {k: v for k, v in arguments.items() if k != "name"})
             own.pop("name", None)
-            copies.append(self._place(layer, name, _entry(self.lookup.spell("layer", cls), own, extras), path))
+            copies.append(self._place(layer, name, entry(self.lookup.spell("layer", cls), own, extras), path))
         return copies
 
-    def _ref(self, raw: dict[str, Any], path: Path) -> _Several | None:
-        schema = schema_of(_Extras.tied)
+    def _ref(self, raw: dict[str, Any], path: Path) -> Several | None:
+        schema = schema_of(Extras.tied)
         for key in raw:
             if key not in schema.names:
                 hint = "type and arguments are those of the layer that ref names"
@@ -350,8 +293,8 @@ class Builder:
         if not complete or len(mine) < len(raw):
             return None
         to = extras.pop("ref").value
-        plain = {"ref": to, **_entry_extras(extras)}
-        return _Several(self._place(Ref(to), name, plain, path) for name in _names(extras))
+        plain = {"ref": to, **given_extras(extras)}
+        return Several(self._place(Ref(to), name, plain, path) for name in names_of(extras))
 
     def _place(self, layer: Layer, name: str | None, plain: Any, path: Path) -> Built:
         if name is not None:
@@ -373,7 +316,7 @@ class Builder:
         if found is None or schema is None:
             return None
         cls, given = found
-        extra = schema_of(_Extras.penalty if issubclass(cls, Penalty) else _Extras.objective)
+        extra = schema_of(Extras.penalty if issubclass(cls, Penalty) else Extras.objective)
         extras, rest, good = self._extras(extra, given, path, cls.__name__)
         arguments, complete = self.arguments(schema, rest, path, cls.__name__, ("type", *extra.names))
         loss = self.construct(cls, arguments, path) if complete else None
@@ -393,17 +336,17 @@ class Builder:
         if found is None or schema is None:
             return None
         cls, given = found
-        extra = schema_of(_Extras.source)
+        extra = schema_of(Extras.source)
         extras, rest, good = self._extras(extra, given, path, cls.__name__)
         arguments, complete = self.arguments(schema, rest, path, cls.__name__, ("type", *extra.names))
         dataset = self.construct(cls, arguments, path) if complete else None
         if dataset is None or not good:
             return None
-        plain = _entry(self.lookup.spell("dataset", cls), self.plain_of(schema, arguments), extras)
+        plain = entry(self.lookup.spell("dataset", cls), self.plain_of(schema, arguments), extras)
         return Built(Source(dataset, None, extras["transforms"].value if "transforms" in extras else None), plain)
 
     def _fraction(self, raw: dict[str, Any], path: Path) -> Built | None:
-        arguments, complete = self.arguments(schema_of(_Extras.fraction), raw, path, "a fraction of data.train")
+        arguments, complete = self.arguments(schema_of(Extras.fraction), raw, path, "a fraction of data.train")
         if not complete:
             return None
         fraction = arguments["fraction"].value
@@ -415,23 +358,3 @@ class Builder:
             transforms = arguments["transforms"].value if "transforms" in arguments else None
             return Built(Source(None, fraction, transforms), {name: built.plain for name, built in arguments.items()})
         return None
-
-
-def _names(extras: Mapping[str, Built]) -> list[str | None]:
-    """The name of each copy: stage1.0, stage1.1 where `stage1` repeats."""
-    name = extras["name"].value if "name" in extras else None
-    if "repeat" not in extras:
-        return [name]
-    return [None if name is None else f"{name}.{i}" for i in range(extras["repeat"].value)]
-
-
-def _entry_extras(extras: Mapping[str, Built]) -> dict[str, Any]:
-    return {name: built.plain for name, built in extras.items() if built.plain is not None}
-
-
-def _entry(name: str | None, arguments: Mapping[str, Any], extras: Mapping[str, Built] | None = None) -> Any:
-    """A thing with a type as plain data: the bare name where there is nothing else to say."""
-    extra = _entry_extras(extras or {})
-    first = {key: extra.pop(key) for key in ("name",) if key in extra}
-    rest = {**first, **arguments, **extra}
-    return {"type": name, **rest} if rest else name

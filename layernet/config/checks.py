@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from layernet.backend import Shape
-from layernet.config.build import Builder, Source
+from layernet.config.build import Builder
+from layernet.config.entries import Source
 from layernet.config.lookup import explain
 from layernet.config.marks import Path
 from layernet.config.sections import NetSection

@@ -8,7 +8,8 @@ from typing import Any
 
 from layernet.backend import Shape
 from layernet.config import checks
-from layernet.config.build import Builder, Source
+from layernet.config.build import Builder
+from layernet.config.entries import Source
 from layernet.config.lookup import Lookup
 from layernet.config.marks import Document, dump, parse
 from layernet.config.overrides import Overrides, apply

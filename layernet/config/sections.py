@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from layernet.config.build import ObjectivePart, SourcePart
+from layernet.config.entries import ObjectivePart, SourcePart
 from layernet.config.schema import AsPart, Section, expected
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer

@@ -1,0 +1,87 @@
+"""What an entry of a config is besides its class's arguments: the keys of our own, and how it is written down again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from layernet.config.schema import AsPart, expected
+from layernet.data.dataset import Dataset
+from layernet.data.transforms import Transform
+
+
+def _layer_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise expected("a name of letters, digits, _ and -")
+    return name
+
+
+LayerName = Annotated[str, AfterValidator(_layer_name)]
+Repeat = Annotated[int, Field(ge=1, le=1000)]
+
+ObjectivePart = Annotated[Any, AsPart("objective")]
+SourcePart = Annotated[Any, AsPart("source")]
+
+
+class Source(NamedTuple):
+    """Where a split's examples come from: a data set, or a fraction of the training set; and transforms of its own."""
+
+    dataset: Dataset | None
+    fraction: float | None
+    transforms: list[Transform] | None
+
+
+class Built(NamedTuple):
+    """An object, and the plain data that makes it."""
+
+    value: Any
+    plain: Any
+
+
+class Several(list[Built]):
+    """The copies that a `repeat` asks for."""
+
+
+class Extras:
+    """The keys that an entry may have beside its class's own arguments: signatures, read like constructors."""
+
+    @staticmethod
+    def layer(name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
+
+    @staticmethod
+    def tied(ref: str, name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
+
+    @staticmethod
+    def objective(on: str = "output", weight: float = 1.0, name: str | None = None) -> None: ...
+
+    @staticmethod
+    def penalty(weight: float = 1.0, name: str | None = None) -> None: ...
+
+    @staticmethod
+    def source(transforms: list[Transform] | None = None) -> None: ...
+
+    @staticmethod
+    def fraction(fraction: Annotated[float, Field(gt=0, lt=1)], transforms: list[Transform] | None = None) -> None: ...
+
+
+def names_of(extras: Mapping[str, Built]) -> list[str | None]:
+    """The name of each copy: stage1.0, stage1.1 where `stage1` repeats."""
+    name = extras["name"].value if "name" in extras else None
+    if "repeat" not in extras:
+        return [name]
+    return [None if name is None else f"{name}.{i}" for i in range(extras["repeat"].value)]
+
+
+def given_extras(extras: Mapping[str, Built]) -> dict[str, Any]:
+    return {name: built.plain for name, built in extras.items() if built.plain is not None}
+
+
+def entry(name: str | None, arguments: Mapping[str, Any], extras: Mapping[str, Built] | None = None) -> Any:
+    """A thing with a type as plain data: the bare name where there is nothing else to say."""
+    extra = given_extras(extras or {})
+    first = {key: extra.pop(key) for key in ("name",) if key in extra}
+    rest = {**first, **arguments, **extra}
+    return {"type": name, **rest} if rest else name
