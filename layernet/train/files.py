@@ -36,7 +36,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def keep_as(path: Path, other: Path) -> None:
-    """Give a file that is about to be replaced a second name, in the place of what was there."""
+    """Give a file a second name, in the place of what was there: it stays when the first is replaced."""
     other.unlink(missing_ok=True)
     try:
         os.link(path, other)

@@ -104,13 +104,13 @@ class RunDirectory:
         checkpoint.save(self.checkpoint("best"), state)
 
     def save_last(self, state: Checkpoint, keep: int) -> None:
-        """Write the checkpoint `last`; with `keep` above 1, the newest keep - 1 before it stay as step-N."""
+        """Write the checkpoint `last`; with `keep` above 1, the newest `keep` also stay as step-N."""
         last = self.checkpoint("last")
-        if keep > 1 and last.exists():
-            keep_as(last, self.checkpoint(f"step-{checkpoint.load(last).meta['step']:08d}"))
         checkpoint.save(last, state)
-        snapshots = sorted(last.parent.glob("step-*.npz"))
-        for old in snapshots[: max(0, len(snapshots) - (keep - 1))]:
+        if keep > 1:
+            keep_as(last, self.checkpoint(f"step-{state.meta['step']:08d}"))
+        snapshots = sorted(last.parent.glob("step-*.npz"), reverse=True)
+        for old in snapshots[keep if keep > 1 else 0 :]:
             old.unlink()
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
