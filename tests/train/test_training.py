@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import os
 import signal
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config: Path, tmp_path: Path) -
 
 def test_what_a_run_says(config: Path, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=80)
-    run = Experiment.load(config, {"train.log_every": "4 steps"}).train(tmp_path, console=console)
+    run = Experiment.load(config, {"train.log_every": "4 steps"}).train(tmp_path, "a:x:b", console)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines == (run / "log.txt").read_text().splitlines()
     assert str(run) in lines[0]
@@ -275,3 +277,22 @@ def test_a_checkpoint_that_is_not_there_is_answered_with_those_that_are(config: 
         Experiment.open(run, "bst")
     with pytest.raises(UsageError, match=r"no data\.tset; did you mean 'test'"):
         Experiment.open(run).evaluate("tset")
+
+
+def test_memory_is_flat_over_any_number_of_steps(config: Path, tmp_path: Path) -> None:
+    held: list[int] = []
+
+    class Weigh(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.step in (20, 120):
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+
+    experiment = Experiment.load(config, {"train.epochs": 12, "train.eval_every": "12 epochs"})
+    tracemalloc.start()
+    try:
+        with callback(experiment, Weigh()):
+            experiment.train(tmp_path, console=quiet())
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < 100 * 200  # less than any array a step, were it the smallest
