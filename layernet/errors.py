@@ -6,6 +6,7 @@ Stands at the bottom of the package: imports nothing of it.
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -82,6 +83,14 @@ class DeviceError(LayernetError):
 
 class NumericsError(LayernetError):
     """A NaN or an infinity where a finite number must stand."""
+
+
+class Interrupted(LayernetError):
+    """Training ended early by a signal, after the step at hand and with everything saved. Exit code 128 + N."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}", "go on with `layernet resume RUN`")
+        self.exit_code = 128 + number
 
 
 class ContractError(LayernetError):

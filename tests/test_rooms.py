@@ -17,7 +17,6 @@ BELOW["backend"] = {"errors"}
 BELOW["core"] = {"backend"} | BELOW["backend"]
 for _room in ("layers", "losses", "metrics", "optim", "data"):
     BELOW[_room] = {"core"} | BELOW["core"]
-BELOW["metrics"] |= {"losses"}  # the label that is not counted is the same for both
 BELOW["config"] = {"layers", "losses", "metrics", "optim", "data"} | BELOW["layers"]
 BELOW["train"] = {"config"} | BELOW["config"]
 BELOW["testing"] = {"config"} | BELOW["config"]

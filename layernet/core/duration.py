@@ -23,8 +23,9 @@ class Duration:
         return cls(float(match[1]), f"{match[2]}s")
 
     def steps(self, steps_per_epoch: int) -> int:
-        """In steps, rounded to the nearest."""
-        return round(self.count * steps_per_epoch) if self.unit == "epochs" else int(self.count)
+        """In steps, rounded to the nearest; what is not nothing is at least one step, however short the epoch."""
+        steps = round(self.count * steps_per_epoch) if self.unit == "epochs" else int(self.count)
+        return max(1, steps) if self.count else 0
 
     def __str__(self) -> str:
         return f"{self.count:g} {self.unit}"

@@ -23,7 +23,7 @@ class Display(Callback):
 
     def say(self, line: str) -> None:
         """One line, on the console and in the log."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
         self.log(line)
 
     def on_start(self, trainer: Trainer) -> None:

@@ -33,6 +33,7 @@ class Experiment:
         self.net: Net = config.net.bind(config.device, config.dtype, config.seed)
         self._loaders: dict[str, Loader] | None = None
         self._measured = False
+        self._fresh = True
 
     @classmethod
     def load(cls, path: str | Path, overrides: Overrides = ()) -> Self:
@@ -43,18 +44,26 @@ class Experiment:
     def open(cls, run: str | Path, which: str | None = None) -> Self:
         """From a run directory, with the values of its checkpoint `which`: by default `best`, else `last`.
 
-        Raises UsageError when there is no such run, CheckpointError when the checkpoint cannot be used.
+        Raises UsageError when there is no such run or checkpoint, CheckpointError when it cannot be used.
         """
         directory = RunDirectory.open(Path(run))
         experiment = cls(load_config(directory.resolved))
         which = which or ("best" if directory.checkpoint("best").exists() else "last")
+        if which not in (known := directory.checkpoints()):
+            raise UsageError(f"{run} has no checkpoint {which!r}", did_you_mean(which, known))
         saved = checkpoint.load(directory.checkpoint(which))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
-        experiment._measured = True
+        experiment._measured, experiment._fresh = True, False
         return experiment
 
     def train(self, runs: str | Path = "runs", name: str | None = None, console: Console | None = None) -> Path:
-        """Train to the end in a new run directory `<runs>/<name>-NNN`, then evaluate on the test set; its path."""
+        """Train to the end in a new run directory `<runs>/<name>-NNN`, then evaluate on the test set; its path.
+
+        Afterwards the net has the values that were tested: those of `best` where there are any. Raises UsageError for
+        an experiment that has trained or was opened from a run: the new run would not start where its config says.
+        """
+        if not self._fresh:
+            raise UsageError("this experiment does not start from its seed any more", "load its config anew")
         check_data(self.config)
         run = RunDirectory.create(Path(runs), name or self.config.name)
         run.describe(
@@ -81,7 +90,7 @@ class Experiment:
         """Loss and metrics of the net as it is on `train`, `val` or `test`."""
         loaders = self.loaders
         if split not in loaders:
-            raise UsageError(f"the config has no data.{split}", did_you_mean(split, loaders))
+            raise UsageError(f"the config has no data.{split}", did_you_mean(split, set(loaders) - {"train_eval"}))
         return evaluate(self.config, self.net, loaders["train_eval"] if split == "train" else loaders[split])
 
     @property
@@ -123,8 +132,10 @@ class Experiment:
         return loaders
 
     def _train(self, run: RunDirectory, saved: checkpoint.Checkpoint | None, console: Console) -> None:
+        self._fresh = False
         display = Display(console, run.log)
-        trainer = Trainer(self.config, self.net, self.loaders, [Recorder(run), display, *self.config.callbacks])
+        # the display comes first, so that a save that fails at the end finds the terminal as it was
+        trainer = Trainer(self.config, self.net, self.loaders, [display, Recorder(run), *self.config.callbacks])
         sizes = ", ".join(
             f"{len(loader.dataset)} {name}" for name, loader in self.loaders.items() if name != "train_eval"
         )

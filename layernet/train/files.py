@@ -24,10 +24,24 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_write(path) as stream:
+        stream.write(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
-    with atomic_write(path) as stream:
-        stream.write(text.encode())
+    write_bytes(path, text.encode())
+
+
+def keep_as(path: Path, other: Path) -> None:
+    """Give a file a second name, in the place of what was there: it stays when the first is replaced."""
+    other.unlink(missing_ok=True)
+    try:
+        os.link(path, other)
+    except OSError:  # exFAT and many network drives have no hard links
+        write_bytes(other, path.read_bytes())
 
 
 def _sync_directory(path: Path) -> None:

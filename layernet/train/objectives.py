@@ -93,7 +93,8 @@ class Meter:
         if len(means) > 1:
             found.update(means)
         for metric in self.metrics:
-            found.update(metric.result())
+            # a user's metric may return numpy's numbers, which JSON, and so a checkpoint, cannot hold
+            found.update({name: float(value) for name, value in metric.result().items()})
         return found
 
     def state(self) -> dict[str, Any]:

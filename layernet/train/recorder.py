@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from layernet.errors import Interrupted
 from layernet.train.callbacks import Callback
 from layernet.train.rundir import RunDirectory
 from layernet.train.state import capture
-from layernet.train.trainer import Interrupted, Row, Trainer
+from layernet.train.trainer import Row, Trainer
 
 
 class Recorder(Callback):
@@ -20,10 +21,12 @@ class Recorder(Callback):
 
     def on_start(self, trainer: Trainer) -> None:
         self._policy = trainer.config.train.checkpoint
+        self._saved_step = trainer.step  # on resuming, what was loaded is what `last` holds
         self._every = self._policy.every.steps(trainer.steps_per_epoch)
 
     def on_evaluate(self, trainer: Trainer, row: Row) -> None:
         self.run.write_metrics(trainer.history)
+        self._saved_step = -1  # `last` lacks this row
         name = self._policy.best
         if name and is_best(name, trainer.history, lower_is_better(name, trainer)):
             self.run.save_best(capture(trainer))

@@ -21,7 +21,7 @@ import layernet
 from layernet.errors import LayernetError, UsageError
 from layernet.train import checkpoint
 from layernet.train.checkpoint import Checkpoint
-from layernet.train.files import write_text
+from layernet.train.files import keep_as, write_bytes, write_text
 
 
 class RunDirectory:
@@ -73,7 +73,7 @@ class RunDirectory:
         for file in files:
             content = file.read_bytes()
             hashes[file.name] = hashlib.sha256(content).hexdigest()
-            write_text(self.path / file.name, content.decode())
+            write_bytes(self.path / file.name, content)  # as they are: Python files may have another encoding
         run = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
@@ -95,20 +95,22 @@ class RunDirectory:
         """The file of the checkpoint called `which`: last, best, or step-N."""
         return self.path / "checkpoints" / f"{which}.npz"
 
+    def checkpoints(self) -> list[str]:
+        """What the checkpoints that are there are called."""
+        return sorted(path.stem for path in (self.path / "checkpoints").glob("*.npz"))
+
     def save_best(self, state: Checkpoint) -> None:
         """Write the checkpoint `best`."""
         checkpoint.save(self.checkpoint("best"), state)
 
     def save_last(self, state: Checkpoint, keep: int) -> None:
-        """Write the checkpoint `last`; with `keep` above 1, the newest keep - 1 before it stay as step-N."""
+        """Write the checkpoint `last`; with `keep` above 1, the newest `keep` also stay as step-N."""
         last = self.checkpoint("last")
-        if keep > 1 and last.exists():
-            before = self.checkpoint(f"step-{checkpoint.load(last).meta['step']:08d}")
-            before.unlink(missing_ok=True)
-            os.link(last, before)
         checkpoint.save(last, state)
-        snapshots = sorted(last.parent.glob("step-*.npz"))
-        for old in snapshots[: max(0, len(snapshots) - (keep - 1))]:
+        if keep > 1:
+            keep_as(last, self.checkpoint(f"step-{state.meta['step']:08d}"))
+        snapshots = sorted(last.parent.glob("step-*.npz"), reverse=True)
+        for old in snapshots[keep if keep > 1 else 0 :]:
             old.unlink()
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:

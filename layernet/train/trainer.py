@@ -15,7 +15,7 @@ import numpy as np
 
 from layernet.core.net import Net
 from layernet.data.loader import Batch, Loader
-from layernet.errors import LayernetError, NumericsError
+from layernet.errors import Interrupted, NumericsError
 from layernet.train.callbacks import Callback
 from layernet.train.objectives import Meter, ObjectivesPass
 
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 """One line of metrics.csv."""
-
-
-class Interrupted(LayernetError):
-    """Training ended early by a signal, after the step at hand and with everything saved."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
 
 
 class Trainer:
@@ -80,7 +72,7 @@ class Trainer:
         return self.total_steps / self.steps_per_epoch
 
     def stop(self) -> None:
-        """Ask training to end after this step, as if it were the last."""
+        """Ask training to end after this step, as if it were the last: with an evaluation, and the test after it."""
         self._stopped = True
 
     def fit(self) -> None:
@@ -93,6 +85,8 @@ class Trainer:
                 while self._going:
                     epoch, start = divmod(self.step, self.steps_per_epoch)
                     self._train_epoch(epoch, start)
+                if self.examples:  # a callback said stop after the evaluation of its step, or between two
+                    self._evaluate()
             except BaseException as caught:
                 error = caught
                 raise

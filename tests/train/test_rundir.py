@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from layernet.errors import UsageError
+from layernet.train import checkpoint
 from layernet.train.checkpoint import Checkpoint
 from layernet.train.rundir import RunDirectory
 
@@ -52,9 +53,31 @@ def test_metrics_rows_may_differ(tmp_path: Path) -> None:
     assert (run.path / "metrics.csv").read_text() == "step,val.loss,test.loss\n1,0.5,\n2,,0.25\n"
 
 
-def test_keep_retains_the_newest_snapshots(tmp_path: Path) -> None:
+@pytest.mark.parametrize("links", [True, False])
+def test_keep_retains_the_newest_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("this drive has no hard links")
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
     run = RunDirectory.create(tmp_path, "x")
     for step in (1, 2, 3, 4):
         run.save_last(Checkpoint(meta={"step": step}), keep=3)
     names = sorted(path.stem for path in (run.path / "checkpoints").iterdir())
-    assert names == ["last", "step-00000002", "step-00000003"]
+    assert names == ["last", "step-00000002", "step-00000003", "step-00000004"]
+    assert checkpoint.load(run.checkpoint("step-00000003")).meta["step"] == 3
+
+
+def test_one_that_is_kept_has_one_file(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "x")
+    for step in (1, 2):
+        run.save_last(Checkpoint(meta={"step": step}), keep=1)
+    assert run.checkpoints() == ["last"]
+
+
+def test_a_damaged_checkpoint_does_not_stop_the_next_save(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "x")
+    run.save_last(Checkpoint(meta={"step": 1}), keep=2)
+    run.checkpoint("last").write_bytes(b"damaged")
+    run.save_last(Checkpoint(meta={"step": 2}), keep=2)
+    assert checkpoint.load(run.checkpoint("last")).meta["step"] == 2

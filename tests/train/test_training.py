@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import os
 import signal
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +18,12 @@ import pytest
 from rich.console import Console
 
 import layernet as ln
-from layernet.errors import NumericsError
+from layernet.errors import CheckpointError, Interrupted, NumericsError, UsageError
 from layernet.train import checkpoint
 from layernet.train.callbacks import Callback
 from layernet.train.experiment import Experiment
-from layernet.train.trainer import Interrupted, Trainer
+from layernet.train.rundir import RunDirectory
+from layernet.train.trainer import Trainer
 
 CONFIG = """
 layernet: 1
@@ -68,6 +71,10 @@ def rows(run: Path) -> list[dict[str, str]]:
             {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
             for row in csv.DictReader(stream)
         ]
+
+
+def files_of(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
 
 
 def assert_same_end(a: Path, b: Path) -> None:
@@ -120,8 +127,10 @@ def test_an_interrupted_run_resumes_to_the_same_bits(config: Path, tmp_path: Pat
     assert checkpoint.load(cut / "checkpoints" / "last.npz").meta["step"] == step
     Experiment.resume(cut, console=quiet())
     assert_same_end(whole, cut)
+    files = files_of(cut)
     Experiment.resume(cut, console=quiet())  # a finished run stays as it is
     assert_same_end(whole, cut)
+    assert files_of(cut) == files
 
 
 def test_metrics_and_evaluation_agree(config: Path, tmp_path: Path) -> None:
@@ -149,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(config: Path, tmp_path: Path) -
 
 def test_what_a_run_says(config: Path, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=80)
-    run = Experiment.load(config, {"train.log_every": "4 steps"}).train(tmp_path, console=console)
+    run = Experiment.load(config, {"train.log_every": "4 steps"}).train(tmp_path, "a:x:b", console)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines == (run / "log.txt").read_text().splitlines()
     assert str(run) in lines[0]
@@ -191,3 +200,99 @@ def test_the_public_name_loads_an_experiment(config: Path) -> None:
     experiment = ln.load(config, overrides={"train.epochs": 2})
     assert experiment.config.train.epochs == 2
     assert experiment.net.bind("cpu").device.name == "cpu"
+
+
+class StopAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            trainer.stop()
+
+
+@pytest.mark.parametrize("step", [3, 7, 10])  # before the first evaluation, at a checkpoint, at an evaluation
+def test_a_run_that_a_callback_stops_ends_like_any_other(config: Path, tmp_path: Path, step: int) -> None:
+    experiment = Experiment.load(config, {"data.test": None})
+    with callback(experiment, StopAt(step)):
+        run = experiment.train(tmp_path, console=quiet())
+    whole = Experiment.load(
+        config, {"data.test": None, "train.steps": step, "train.epochs": None, "schedule": "Cosine"}
+    )
+    table = rows(run)
+    assert [row["step"] for row in table] == [str(step)]
+    assert table[0]["val.accuracy"]
+    assert rows(whole.train(tmp_path, console=quiet()))[0].keys() == table[0].keys()
+    assert checkpoint.load(run / "checkpoints" / "last.npz").meta["history"][-1]["step"] == step
+
+
+@pytest.mark.parametrize("key", ["train.eval_every", "train.checkpoint.every", "train.log_every"])
+def test_a_tenth_of_a_short_epoch_is_a_step(config: Path, tmp_path: Path, key: str) -> None:
+    run = Experiment.load(config, {key: "0.01 epochs", "train.epochs": 1}).train(tmp_path, console=quiet())
+    assert len(rows(run)) == (11 if key == "train.eval_every" else 2)  # and the row of the test set
+
+
+def test_an_experiment_trains_once(config: Path, tmp_path: Path) -> None:
+    experiment = Experiment.load(config, {"train.epochs": 1})
+    run = experiment.train(tmp_path, console=quiet())
+    for used in (experiment, Experiment.open(run)):
+        with pytest.raises(UsageError, match="load its config anew"):
+            used.train(tmp_path, console=quiet())
+    assert len(list(tmp_path.glob("small-*"))) == 1
+
+
+def test_a_metric_may_return_numbers_of_numpy(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_bytes(
+        b"# -*- coding: latin-1 -*-\n# M\xfcller\nimport numpy as np\nfrom layernet import Metric\n\n\n"
+        b"class mine(Metric):\n    sums = ('n',)\n\n    def update(self, outputs, target):\n"
+        b"        self.add(n=len(outputs))\n\n"
+        b"    def result(self):\n        return {'half': np.float32(self.total('n') / 2)}\n"
+    )
+    overrides = {"metrics": ["./mine.py:mine"], "train.epochs": 1, "train.checkpoint.best": "val.half"}
+    run = Experiment.load(config, overrides).train(tmp_path, console=quiet())
+    assert rows(run)[0]["train.half"] == "80.0"
+    assert (run / "mine.py").read_bytes() == (tmp_path / "mine.py").read_bytes()
+    assert Experiment.open(run).evaluate("val")["half"] == 20
+
+
+def test_the_bar_is_gone_when_the_last_save_fails(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise CheckpointError("disk full")
+
+    monkeypatch.setattr(RunDirectory, "save_last", full)
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=100)
+    with pytest.raises(CheckpointError, match="disk full"):
+        Experiment.load(config, {"train.checkpoint.every": "9 epochs"}).train(tmp_path, console=console)
+    shown = terminal.getvalue()
+    assert "epoch 5.0/5" in shown
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") > 0  # the cursor, hidden by the bar, is back
+
+
+def test_a_checkpoint_that_is_not_there_is_answered_with_those_that_are(config: Path, tmp_path: Path) -> None:
+    run = Experiment.load(config, {"train.epochs": 1}).train(tmp_path, console=quiet())
+    with pytest.raises(UsageError, match="has no checkpoint 'bst'; did you mean 'best'"):
+        Experiment.open(run, "bst")
+    with pytest.raises(UsageError, match=r"no data\.tset; did you mean 'test'"):
+        Experiment.open(run).evaluate("tset")
+
+
+def test_memory_is_flat_over_any_number_of_steps(config: Path, tmp_path: Path) -> None:
+    held: list[int] = []
+
+    class Weigh(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.step in (20, 120):
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+
+    experiment = Experiment.load(config, {"train.epochs": 12, "train.eval_every": "12 epochs"})
+    tracemalloc.start()
+    try:
+        with callback(experiment, Weigh()):
+            experiment.train(tmp_path, console=quiet())
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < 100 * 200  # less than any array a step, were it the smallest
