@@ -83,6 +83,35 @@ def test_what_upper_layers_saved_is_freed_before_lower_ones_run():
     assert seen == [False]
 
 
+def test_a_composite_that_holds_its_tapes_frees_what_they_kept():
+    upper = Keeper()
+    seen = []
+
+    class Pair(Layer):
+        def build(self, in_shape):
+            self.lower, self.upper = Watch(), upper
+            return self.upper.connect(self.lower.connect(in_shape))
+
+        def forward(self, x, ctx):
+            y, lower = ctx.call(self.lower, x)
+            z, tape = ctx.call(self.upper, y)
+            ctx.save(lower, tape)
+            return z
+
+        def backward(self, dy, ctx):
+            lower, tape = ctx.saved
+            return ctx.backward(lower, ctx.backward(tape, dy))
+
+    class Watch(Scale):
+        def backward(self, dy, ctx):
+            seen.extend(alive(upper))
+            return super().backward(dy, ctx)
+
+    net = net_of(Pair())
+    net.backward(net.forward(X, needs_input_grad=True), X)
+    assert seen == [False]
+
+
 def test_nothing_is_kept_without_recording():
     keeper = Keeper()
     net = net_of(Linear(4), keeper)

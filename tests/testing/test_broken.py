@@ -47,6 +47,7 @@ MISTAKES = [
     (broken.NoMeanTerm(), (5,), "gradient", "input", "a mean (or sum) over the others is missing"),
     (broken.NoVarianceTerm(), (4, 3), "gradient", "input", "points differ"),
     (broken.ForgottenGain(), (5,), "gradient", "input", "one factor for each entry of the last axis"),
+    (broken.ForgottenStatistics(), (5,), "gradient", "input", "one factor for each entry of the last axis"),
     (broken.SoftplusAtOutput(), (5,), "gradient", "input", "points differ"),
     (broken.MeanPool1d(), (9,), "gradient", "input", "only elements at the border of axis 1"),
     (broken.WrongChild(), (5,), "gradient", "input", "points differ"),

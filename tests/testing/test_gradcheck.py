@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 
+from layernet.backend.device import get_device
 from layernet.core import init
 from layernet.core.layer import Layer
 from layernet.core.net import Net
-from layernet.core.param import Param
+from layernet.core.param import Buffer, Param
 from layernet.core.sequential import Ref, Sequential
 from layernet.errors import UsageError
 from layernet.layers.activation import ReLU, Tanh
@@ -24,6 +25,7 @@ from layernet.layers.pool import MaxPool2d
 from layernet.layers.shape import Flatten
 from layernet.losses import MSE, CrossEntropy, L2Penalty, Objective
 from layernet.testing import Settings, check_net, gradcheck
+from layernet.testing.engine import Prober, Variable
 from layernet.testing.passes import Runner
 from layernet.testing.sampling import stream, tie_free
 
@@ -128,6 +130,44 @@ def test_values_are_put_back_when_the_check_is_cut_short():
     with pytest.raises(KeyboardInterrupt):
         gradcheck(net)
     assert all((net.state_dict()[path] == values).all() for path, values in before.items())
+
+
+def test_an_element_is_put_back_exactly():
+    values = np.array([0.1, 1 / 3, 1e-9, 1e5])
+    variable = Variable("layer", "x", values.copy(), np.zeros(4), lambda: 0.0)
+    prober = Prober(variable, get_device("cpu"))
+    for index in range(4):
+        for t in (1e-5, -0.7, 3e-7):
+            prober.element(index)(t)
+            assert (variable.data == values).all()
+    prober.direction(np.array([1.0, -2.0, 3.0, 1 / 3]))(1e-5)
+    assert (variable.data == values).all()
+
+
+def test_statistics_stand_still_while_a_mode_is_checked():
+    class Follows(Layer):
+        """Takes its running mean off, in training too."""
+
+        def build(self, in_shape):
+            self.mean = Buffer(in_shape, init.constant(0.0))
+            return in_shape
+
+        def forward(self, x, ctx):
+            ctx.update_buffer(self.mean, x.mean(axis=0), 0.5)
+            ctx.save(self.mean.data.copy())
+            return (x - self.mean.data) ** 3
+
+        def backward(self, dy, ctx):
+            (mean,) = ctx.saved
+            seen.append(mean)
+            return 3 * (x - mean) ** 2 * dy
+
+    seen = []
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    report = gradcheck(Follows(), x=x)
+    assert report.ok, report
+    assert seen[0].any()  # not where they start
+    assert all((mean == seen[0]).all() for mean in seen)
 
 
 def test_frozen_parameters_are_left_out():
