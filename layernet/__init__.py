@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from layernet.layers.composite import Add as Add
     from layernet.layers.composite import AuxiliaryHead as AuxiliaryHead
     from layernet.layers.composite import BasicBlock as BasicBlock
+    from layernet.layers.composite import Block as Block
     from layernet.layers.composite import Concat as Concat
     from layernet.layers.composite import Recompute as Recompute
     from layernet.layers.composite import Residual as Residual

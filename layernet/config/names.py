@@ -84,6 +84,7 @@ PUBLIC: dict[str, str] = {
     **_of("core.context", "Context", "Tape"),
     **_of("core.sequential", "Ref"),
     **_of("core.duration", "Duration"),
+    **_of("layers.composite", "Block"),
     **_of("losses", "Objective"),
     **_of("backend.arrays", "sum_to"),
     **_of("data.loader", "Loader"),

@@ -53,8 +53,9 @@ class Tape:
     def update_buffers(self) -> None:
         """Apply the pass's updates of running statistics, in call order, once."""
         updates, self._updates = self._updates, []
-        for buffer, value, momentum in updates:
-            buffer.data[...] = (1.0 - momentum) * buffer.data + momentum * value
+        with self.device.activate():
+            for buffer, value, momentum in updates:
+                buffer.data[...] = (1.0 - momentum) * buffer.data + momentum * value
 
 
 class _State(Enum):
@@ -152,7 +153,10 @@ class Context:
         if param.frozen:
             return
         if g.shape != param.shape:
-            raise ContractError(f"{self._label}: the gradient of {param} has shape {g.shape}")
+            raise ContractError(
+                f"{self._label}: the gradient of {param} has shape {g.shape}",
+                "sum over the axes along which the parameter was broadcast: sum_to(g, param.shape)",
+            )
         buffer, accumulate = self.grad(param)
         if accumulate:
             buffer += g
@@ -204,11 +208,13 @@ class Context:
         """Run a child's forward: (y, tape), the tape being what `backward` takes.
 
         `needs_input_grad`: whether x depends on something trained. Default: it does if this layer's own input does, or
-        if a child called before is trained; a composite that feeds its input to several children says so itself.
+        if a parameter of its own or a child called before is trained; a composite that feeds its input to several
+        children says so itself.
         `recording=False` keeps nothing: `recall` can run the call again.
         """
         if needs_input_grad is None:
-            needs_input_grad = self.needs_input_grad or self._learned
+            learns_itself = self._layer is not None and self._layer.learns_itself
+            needs_input_grad = self.needs_input_grad or self._learned or learns_itself
         if self._calls is None:
             self._calls = {}
         number = self._calls.get(id(child), 0)
@@ -238,7 +244,10 @@ class Context:
                 "run forward again: a recorded pass has one backward",
             )
         if dy.shape != (*tape._in_shape[:1], *child.out_shape):
-            raise ContractError(f"{child.label}: the gradient of its output has shape {dy.shape}")
+            raise ContractError(
+                f"{child.label}: the gradient of its output has shape {dy.shape}, "
+                f"expected {(*tape._in_shape[:1], *child.out_shape)}"
+            )
         dx = child.backward(dy, tape)
         tape._saved = None
         tape._state = _State.SPENT
@@ -274,9 +283,10 @@ class Context:
         if x.shape[1:] != child.in_shape:
             raise ContractError(f"{child.label}: its input has shape {x.shape}, expected (N, *{child.in_shape})")
         y = child.forward(x, context)
-        if y.shape[1:] != child.out_shape or y.shape[0] != x.shape[0] or y.dtype != self.dtype:
+        if y is None or y.shape != (x.shape[0], *child.out_shape) or y.dtype != self.dtype:
+            got = "None" if y is None else f"{y.dtype} of shape {y.shape}"
             raise ContractError(
-                f"{child.label}: forward returned {y.dtype} of shape {y.shape}, "
+                f"{child.label}: forward returned {got}, "
                 f"expected {self.dtype} of shape {(x.shape[0], *child.out_shape)}"
             )
         self._learned = self._learned or child.learns

@@ -16,6 +16,7 @@ import numpy as np
 from layernet.backend import Array, Shape
 from layernet.backend.random import Stream
 from layernet.core.configurable import Configurable
+from layernet.errors import did_you_mean
 
 InitFunction = Callable[[Shape, Stream], Array]
 Nonlinearity = Literal["linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"]
@@ -39,7 +40,7 @@ def gain_of(nonlinearity: Nonlinearity, slope: float = 0.01) -> float:
     """What a layer's weights are multiplied by so that its nonlinearity keeps the second moment.
 
     For ReLU, half of a symmetric signal's energy passes, so the gain is sqrt(2) (He et al. 2015). The values are those
-    of torch.nn.init.calculate_gain; `slope` is LeakyReLU's.
+    of torch.nn.init.calculate_gain; `slope` is LeakyReLU's. Raises ValueError for an unknown nonlinearity.
     """
     gains = {
         "linear": 1.0,
@@ -49,6 +50,8 @@ def gain_of(nonlinearity: Nonlinearity, slope: float = 0.01) -> float:
         "leaky_relu": math.sqrt(2.0 / (1.0 + slope * slope)),
         "selu": 0.75,
     }
+    if nonlinearity not in gains:
+        raise ValueError(f"unknown nonlinearity {nonlinearity!r}; {did_you_mean(nonlinearity, gains)}")
     return gains[nonlinearity]
 
 
@@ -126,39 +129,37 @@ class xavier_uniform(Initializer):
         return rng.uniform(shape, -bound, bound)
 
 
-class kaiming_normal(Initializer):
+class _Kaiming(Initializer):
+    def __init__(
+        self,
+        mode: Literal["fan_in", "fan_out"] = "fan_in",
+        nonlinearity: Nonlinearity = "relu",
+        slope: float = 0.01,
+    ) -> None:
+        if mode not in ("fan_in", "fan_out"):
+            raise ValueError(f"mode must be 'fan_in' or 'fan_out', got {mode!r}")
+        self.mode, self.gain = mode, gain_of(nonlinearity, slope)
+
+    def _std(self, shape: Shape) -> float:
+        return self.gain / math.sqrt(fans(shape)[0 if self.mode == "fan_in" else 1])
+
+
+class kaiming_normal(_Kaiming):
     """N(0, gain^2 / fan): keeps the second moment through layers (He et al. 2015, arXiv:1502.01852).
 
     A unit sums fan_in products of variance var(w) E[x^2], so var(w) = gain^2 / fan_in keeps E[y^2] forward;
     mode `fan_out` keeps the gradients' backward. `slope` is LeakyReLU's.
     """
 
-    def __init__(
-        self,
-        mode: Literal["fan_in", "fan_out"] = "fan_in",
-        nonlinearity: Nonlinearity = "relu",
-        slope: float = 0.01,
-    ) -> None:
-        self.mode, self.gain = mode, gain_of(nonlinearity, slope)
-
     def __call__(self, shape: Shape, rng: Stream) -> Array:
-        fan = fans(shape)[0 if self.mode == "fan_in" else 1]
-        return rng.normal(shape, 0.0, self.gain / math.sqrt(fan))
+        return rng.normal(shape, 0.0, self._std(shape))
 
 
-class kaiming_uniform(Initializer):
+class kaiming_uniform(_Kaiming):
     """Uniform with the variance of `kaiming_normal` (He et al. 2015, arXiv:1502.01852)."""
 
-    def __init__(
-        self,
-        mode: Literal["fan_in", "fan_out"] = "fan_in",
-        nonlinearity: Nonlinearity = "relu",
-        slope: float = 0.01,
-    ) -> None:
-        self.mode, self.gain = mode, gain_of(nonlinearity, slope)
-
     def __call__(self, shape: Shape, rng: Stream) -> Array:
-        bound = self.gain * math.sqrt(3.0 / fans(shape)[0 if self.mode == "fan_in" else 1])
+        bound = math.sqrt(3.0) * self._std(shape)
         return rng.uniform(shape, -bound, bound)
 
 

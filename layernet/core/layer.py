@@ -34,6 +34,8 @@ class Layer(Configurable):
     """True for layers that take integers (indices) rather than the net's float type."""
     learns: bool = True
     """Whether any parameter in it is trained; kept by the net."""
+    learns_itself: bool = True
+    """Whether any parameter that it declares itself is trained; kept by the net."""
     adds_level: bool = True
     """Whether its name is part of its children's paths. False: only when the user gave the name, so that a composite
     that says no more than how layers are run can be put around them, or taken away, without renaming a parameter."""
@@ -79,10 +81,13 @@ class Layer(Configurable):
             )
         self.in_shape = tuple(int(n) for n in in_shape)
         try:
-            out_shape = tuple(int(n) for n in self.build(self.in_shape))
+            built = self.build(self.in_shape)
         except ShapeError as error:
             error.layer = error.layer or self
             raise
+        if not isinstance(built, tuple | list):
+            raise ContractError(f"{self.label}: build returned {built!r}", "it must return the output shape, without N")
+        out_shape = tuple(int(n) for n in built)
         if any(n < 1 for n in out_shape):
             raise ShapeError(
                 f"the output would have shape {out_shape} for an input of shape {self.in_shape}", layer=self

@@ -88,8 +88,9 @@ class Net:
     def initialize(self, seed: int = 0) -> None:
         """Draw all parameters and buffers anew."""
         self.seed = seed
-        for tensor in self._tensors().values():
-            tensor.data[...] = self.device.asarray(tensor.draw(seed), self.dtype)
+        with self.device.activate():
+            for tensor in self._tensors().values():
+                tensor.data[...] = self.device.asarray(tensor.draw(seed), self.dtype)
 
     @property
     def bound(self) -> bool:
@@ -136,7 +137,8 @@ class Net:
         device, dtype, _ = self._place
         if step is None:
             step = self.passes
-            self.passes += training
+            if training:  # inference writes nothing: other threads may predict while one trains
+                self.passes += 1
         with device.activate():
             x = device.asarray(x, None if self._takes_integers() else dtype)
             if x.shape[1:] != self.input_shape:
@@ -171,7 +173,13 @@ class Net:
         return dx
 
     def predict(self, x: Array, batch_size: int | None = None) -> np.ndarray[Any, Any]:
-        """The outputs for x, as a numpy array, in evaluation mode. Keeps nothing; any number of threads may call it."""
+        """The outputs (N, *output_shape) for x (N, *input_shape), as a numpy array, in evaluation mode.
+
+        At most `batch_size` examples run at a time; all at once by default. Keeps nothing; any number of threads may
+        call it. Raises UsageError when `batch_size` is below 1.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {batch_size}", "leave it out to run all at once")
         size = batch_size or max(1, len(x))
         parts = [
             self.device.to_numpy(self.forward(x[i : i + size], recording=False).output) for i in range(0, len(x), size)
@@ -231,8 +239,9 @@ class Net:
         ]
         if problems:
             raise CheckpointError("the values do not fit this net:\n  " + "\n  ".join(problems))
-        for path, tensor in mine.items():
-            tensor.data[...] = self.device.asarray(state[path], self.dtype)
+        with self.device.activate():
+            for path, tensor in mine.items():
+                tensor.data[...] = self.device.asarray(state[path], self.dtype)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**self._params, **self._buffers}
@@ -240,6 +249,7 @@ class Net:
     def _note_what_learns(self) -> None:
         for _, layer in self.root.walk():
             layer.learns = any(not param.frozen for param in layer.params().values())
+            layer.learns_itself = any(not param.frozen for param in layer.own(Param).values())
 
     def _takes_integers(self) -> bool:
         return bool(self.layers) and self.layers[0].integer_input
@@ -283,7 +293,7 @@ def _replace_refs(root: Layer) -> list[tuple[Layer, Layer]]:
             for attribute, value in list(vars(layer).items()):
                 if isinstance(value, Ref):
                     setattr(layer, attribute, resolve(value, within))
-                elif isinstance(value, list) and any(isinstance(item, Ref) for item in value):
+                elif isinstance(value, list | tuple) and any(isinstance(item, Ref) for item in value):
                     setattr(layer, attribute, [resolve(v, within) if isinstance(v, Ref) else v for v in value])
 
     settle(root, ())

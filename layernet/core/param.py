@@ -117,8 +117,9 @@ class Const:
 class Arena:
     """All parameters of a net in two flat arrays, `data` and `grad`, so that one call can update everything.
 
-    Parameters that weight decay spares stand behind the others: an optimizer then meets few stretches of equal
-    treatment. Between parameters are up to 15 elements of padding, always zero.
+    Both are 0 at first, whatever the parameters held before. Those that weight decay spares stand behind the others:
+    an optimizer then meets few stretches of equal treatment. Between parameters are up to 15 elements of padding,
+    always zero.
     """
 
     def __init__(self, params: Iterable[Param], device: Device, dtype: str) -> None:
@@ -132,8 +133,6 @@ class Arena:
         self.data = device.xp.zeros(start, dtype=dtype)
         self.grad = device.xp.zeros(start, dtype=dtype)
         for param, span in zip(self.params, self.spans, strict=True):
-            if param.bound:
-                self.data[span] = device.asarray(device.to_numpy(param.data), dtype).ravel()
             param._data = self.data[span].reshape(param.shape)
             param._grad = self.grad[span].reshape(param.shape)
             param.has_grad = False

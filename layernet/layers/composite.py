@@ -160,6 +160,10 @@ class AuxiliaryHead(Layer):
         self.head = [Sequential(layers)]
 
     def build(self, in_shape: Shape) -> Shape:
+        if self.name is None:  # a clone that a Ref made, which goes by the Ref's name
+            raise ShapeError(
+                "a Ref to an AuxiliaryHead needs a name", "its output is called by it: Ref(...).named('aux2')"
+            )
         self.head[0].connect(in_shape)
         return in_shape
 
@@ -251,7 +255,7 @@ def _named_branches(branches: list[list[Layer]]) -> list[Layer]:
 
 
 def _sum(arrays: Sequence[Array | None]) -> Array | None:
-    """The sum as a new array; None when nothing is to be added."""
+    """The sum, in an array of its own unless there is but one; None when nothing is to be added."""
     total: Array | None = None
     for array in arrays:
         if array is not None:

@@ -56,8 +56,9 @@ class Case:
         targets = None
         if self.targets is not None:
             targets = self.targets((settings.batch, *self.shape), stream(settings.seed, "targets"))
-        shape = None if issubclass(type(self.make()), Penalty) else self.shape
-        report = gradcheck(self.make(), shape, targets=targets, **vars(settings))
+        target = self.make()
+        shape = None if isinstance(target, Penalty) else self.shape
+        report = gradcheck(target, shape, targets=targets, **vars(settings))
         report.title = self.label
         return report
 

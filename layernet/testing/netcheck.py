@@ -28,7 +28,7 @@ INPUT = "input"
 class NetCheck:
     """A net, one input and one scalar function of the outputs, checked in one mode.
 
-    `subject` is what the report calls it, `where` the path of the layer when the net is one layer alone.
+    `subject` is what the report calls it; `alone` says that the net is one layer, `random` what `Function.random` does.
     """
 
     def __init__(

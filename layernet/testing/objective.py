@@ -12,6 +12,7 @@ from layernet.backend import Array
 from layernet.backend.device import Device
 from layernet.core.context import Context, Tape
 from layernet.core.net import Net
+from layernet.errors import UsageError
 from layernet.losses import Objective, Penalty
 from layernet.testing.sampling import projection, stream
 
@@ -101,7 +102,7 @@ class Weighted:
         total, normaliser = objective.loss.forward(tape.outputs[objective.on], self._target, context)
         count = float(normaliser)
         if not count > 0:
-            raise ValueError(f"nothing in the batch counts for {objective.loss!r}: its normaliser is {count}")
+            raise UsageError(f"nothing in the batch counts for {objective.loss!r}: its normaliser is {count}")
         return float(total) / count, count, context
 
 

@@ -35,7 +35,7 @@ def tie_free(shape: Shape, rng: Stream) -> HostArray:
 def projection(shape: Shape, rng: Stream) -> HostArray:
     """Random weights r of the objective sum(r * y): of both signs, and away from zero so that no output is let off."""
     signs = np.where(np.asarray(rng.keep_mask(shape, 0.5)), 1.0, -1.0)
-    return np.asarray(rng.uniform(shape, 0.5, 1.5)) * signs * (_SPAN / 2)  # a full mantissa: see `single_precision`
+    return np.asarray(rng.uniform(shape, 0.5, 1.5)) * signs * (_SPAN / 2)  # a full mantissa: see `Function.random`
 
 
 def stratified(shape: Shape, count: int, rng: Stream) -> HostArray:

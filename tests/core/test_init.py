@@ -146,6 +146,8 @@ def test_a_function_that_returns_another_shape_is_named():
         (lambda: init.truncated_normal(cut=-1.0), "cut must be positive, got -1.0"),
         (lambda: init.uniform(1.0, 1.0), "low must be below high, got 1.0 and 1.0"),
         (lambda: init.xavier_normal(gain=0.0), "gain must be positive"),
+        (lambda: init.kaiming_uniform(mode="fan_avg"), "mode must be 'fan_in' or 'fan_out', got 'fan_avg'"),
+        (lambda: init.kaiming_normal(nonlinearity="rleu"), "unknown nonlinearity 'rleu'; did you mean 'relu'"),
         (lambda: draw(init.kaiming_normal(), (5,)), r"at least two axes, got shape \(5,\)"),
         (lambda: draw(init.orthogonal(), (5,)), r"at least two axes, got shape \(5,\)"),
     ],

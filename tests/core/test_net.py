@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+from layernet.backend.device import Device, get_device
 from layernet.core import init
 from layernet.core.layer import Layer
 from layernet.core.net import Net
@@ -203,6 +205,39 @@ def test_constants_are_made_on_the_device_in_the_nets_type_and_not_saved():
     assert (net.predict(np.zeros((1, 4))) == np.arange(4)).all()
 
 
+def test_values_are_made_on_the_nets_own_device_whoever_asks():
+    inside = []
+
+    class Second(Device):
+        """One that is not current unless it is activated, as `cuda:1`."""
+
+        @contextmanager
+        def activate(self):
+            inside.append(True)
+            yield
+            inside.pop()
+
+        def asarray(self, value, dtype=None):
+            assert inside
+            return super().asarray(value, dtype)
+
+    net = Net([Linear(3), Track()], (4,)).bind(Second("second", get_device("cpu").ops))
+    net.initialize(seed=1)
+    net.load_state_dict(net.state_dict())
+    tape = net.forward(X, training=True)
+    (buffer, value, momentum) = tape._updates[0]
+
+    class Watched:
+        def __rmul__(self, factor):
+            assert inside
+            return factor * value
+
+    tape._updates[0] = (buffer, Watched(), momentum)
+    net.backward(tape, np.zeros((5, 3)), update_buffers=False)
+    tape.update_buffers()
+    assert buffer.data.any()
+
+
 def test_a_state_is_a_copy_and_comes_back_whole():
     net, other = mlp(seed=1), mlp(seed=2)
     state = net.state_dict()
@@ -245,6 +280,20 @@ def test_predict_is_in_parts_what_it_is_whole():
     for size in (None, 1, 2, 5, 100):
         np.testing.assert_allclose(net.predict(X, batch_size=size), whole, rtol=1e-13)
     assert net.predict(X[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("size", [0, -2])
+def test_a_batch_size_below_one_is_refused(size):
+    with pytest.raises(UsageError, match=f"batch_size must be at least 1, got {size}"):
+        mlp().predict(X, batch_size=size)
+
+
+def test_inference_writes_nothing_to_the_net(monkeypatch):
+    net = mlp()
+    written = []
+    monkeypatch.setattr(Net, "__setattr__", lambda self, name, value: written.append(name))
+    net.predict(X)
+    assert not written
 
 
 def test_many_threads_may_predict_at_once():
@@ -333,6 +382,16 @@ def test_a_tied_composite_may_stand_before_what_it_is_tied_to():
     net = Net(layers, (4,)).bind("cpu", "float64")
     assert len(net.params()) == 2
     assert net.layers[0].layers[1].weight is net.layers[1].weight is net.layers[2].layers[1].weight
+
+
+def test_a_tied_layer_may_stand_in_a_tuple():
+    class Pair(Sequential):
+        def __init__(self, layers: list[Layer]):
+            self.layers = tuple(layers)
+
+    net = Net([Linear(4).named("a"), Pair([ReLU(), Ref("a")])], (4,)).bind("cpu", "float64")
+    assert list(net.params()) == ["a.weight", "a.bias"]
+    assert net.layers[1].layers[1].weight is net.layers[0].weight
 
 
 def test_a_layer_cannot_hold_itself():

@@ -213,6 +213,39 @@ def test_the_first_layer_computes_no_input_gradient():
     assert first.calls[-1] == "backward"
 
 
+def test_a_composites_own_parameter_needs_the_gradient_of_what_it_feeds():
+    class Gain(Scale):
+        """A gain of its own before another layer."""
+
+        def __init__(self, body: Layer):
+            super().__init__()
+            self.body = body
+
+        def build(self, in_shape):
+            return self.body.connect(super().build(in_shape))
+
+        def forward(self, x, ctx):
+            y, tape = ctx.call(self.body, x * self.weight.data)
+            ctx.save(x, tape)
+            return y
+
+        def backward(self, dy, ctx):
+            x, tape = ctx.saved
+            inner = ctx.backward(tape, dy)
+            if inner is not None:
+                ctx.add_grad(self.weight, (inner * x).sum(axis=0))
+            return inner
+
+    body = Scale(3.0)
+    net = net_of(Gain(body).named("gain"))
+    net.backward(net.forward(X), np.ones_like(X))
+    np.testing.assert_allclose(net.params()["gain.weight"].grad, (3 * X).sum(axis=0))
+    assert body.calls == ["forward", "backward"]
+    net.freeze("gain.weight")
+    net.backward(net.forward(X), np.ones_like(X))
+    assert body.calls[2:] == ["forward", "backward without input"]
+
+
 def test_layers_without_parameters_below_the_first_trained_one_are_not_gone_back_through():
     class Refuse(Layer):
         def forward(self, x, ctx):
@@ -445,6 +478,25 @@ def test_a_wrong_output_is_named(y, words):
         net_of(returning(y)).forward(X)
 
 
+def test_an_output_that_was_not_returned_is_named():
+    class Silent(Layer):
+        def forward(self, x, ctx):
+            ctx.save(x)
+
+    with pytest.raises(ContractError, match=r"silent_1 \(Silent\): forward returned None, expected float64"):
+        net_of(Silent()).forward(X)
+
+
+@pytest.mark.parametrize("shape", [None, 4])
+def test_a_build_that_returns_no_shape_is_named(shape):
+    class Shapeless(Layer):
+        def build(self, in_shape):
+            return shape
+
+    with pytest.raises(ContractError, match=rf"a Shapeless layer: build returned {shape}; .*output shape"):
+        Net([Shapeless()], (4,))
+
+
 @pytest.mark.parametrize(
     ("dx", "words"),
     [
@@ -461,7 +513,7 @@ def test_a_wrong_input_gradient_is_named(dx, words):
 
 def test_a_wrong_gradient_of_the_output_is_named():
     net = net_of(Linear(4))
-    with pytest.raises(ContractError, match=r"gradient of its output has shape \(5, 3\)"):
+    with pytest.raises(ContractError, match=r"gradient of its output has shape \(5, 3\), expected \(5, 4\)"):
         net.backward(net.forward(X), X[:, :3])
 
 
@@ -473,7 +525,7 @@ def test_a_wrong_parameter_gradient_is_named():
 
     net = net_of(Wrong().named("bad"))
     with pytest.raises(
-        ContractError, match=r"bad \(Wrong\): the gradient of Param bad.weight \(4,\) has shape \(2, 4\)"
+        ContractError, match=r"bad \(Wrong\): the gradient of Param bad.weight \(4,\) has shape \(2, 4\); .*sum_to"
     ):
         net.backward(net.forward(X), X)
 

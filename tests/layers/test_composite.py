@@ -275,6 +275,16 @@ def test_recompute_in_evaluation_is_its_body():
 # AuxiliaryHead
 
 
+def test_a_tied_head_needs_a_name_for_its_output():
+    def net(ref):
+        return Net([AuxiliaryHead("aux", [Linear(2)]), ref], (4,))
+
+    with pytest.raises(ShapeError, match="Ref to an AuxiliaryHead needs a name"):
+        net(Ref("aux"))
+    tape = net(Ref("aux").named("aux2")).bind("cpu", "float64").forward(numbers((3, 4)))
+    assert (tape.outputs["aux2"] == tape.outputs["aux"]).all()
+
+
 def aux_net(x):
     head = AuxiliaryHead("aux", [Linear(3).named("fc"), Tanh()])
     return net_of([Linear(4).named("stem"), Tanh(), head, Linear(2).named("head")], x)
