@@ -21,7 +21,8 @@ BELOW["metrics"] |= {"losses"}  # the label that is not counted is the same for 
 BELOW["config"] = {"layers", "losses", "metrics", "optim", "data"} | BELOW["layers"]
 BELOW["train"] = {"config"} | BELOW["config"]
 BELOW["testing"] = {"config"} | BELOW["config"]
-BELOW["cli"] = {"train", "testing"} | BELOW["train"]
+BELOW["report"] = {"train", "testing"} | BELOW["train"]
+BELOW["cli"] = {"report"} | BELOW["report"]
 
 
 def imports(path: Path) -> set[str]:
