@@ -20,7 +20,8 @@ for _room in ("layers", "losses", "metrics", "optim", "data"):
 BELOW["config"] = {"layers", "losses", "metrics", "optim", "data"} | BELOW["layers"]
 BELOW["train"] = {"config"} | BELOW["config"]
 BELOW["testing"] = {"config"} | BELOW["config"]
-BELOW["cli"] = {"train", "testing"} | BELOW["train"]
+BELOW["report"] = {"train", "testing"} | BELOW["train"]
+BELOW["cli"] = {"report"} | BELOW["report"]
 
 
 def imports(path: Path) -> set[str]:
