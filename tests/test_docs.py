@@ -1,9 +1,9 @@
 """What the pages in docs/ show works as it stands there.
 
-The blocks of a page run in order in a folder of the page's own, its Python blocks in one namespace, and so do the tests
-that they define. A comment above a block says more: `<!-- file: NAME -->` also adds it to a file, `<!-- config -->` is a
-whole config to be validated, `<!-- command -->` or `<!-- command: exit 1 -->` are command lines to run, `<!-- output -->`
-is what the block before it printed, but for the numbers.
+The blocks of a page run in order in a folder of the page's own, its Python blocks in one namespace, with the tests that
+they define. A comment above a block says more: `<!-- file: NAME -->` also adds it to a file, `<!-- config -->` is a
+whole config to be validated, `<!-- command -->` or `<!-- command: exit 1 -->` are command lines to run, and
+`<!-- output -->` is what the block before it printed, but for the numbers.
 """
 
 from __future__ import annotations
