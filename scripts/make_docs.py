@@ -1,6 +1,6 @@
 """Write the generated parts of docs/config.md anew, from the code.
 
-    python scripts/make_docs.py
+python scripts/make_docs.py
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Extras:
     @staticmethod
     def tied(ref: str, name: LayerName | None = None, repeat: Repeat = 1) -> None:
         """
-        ref: The path of the layer whose arguments and parameters this one has.
+        ref: The path of a layer, written in this config, whose arguments and parameters this one has.
         name: What parameter paths, messages and `--set` call it; null: its type and a number.
         repeat: So many separate copies, called `name.0`, `name.1`, ...
         """

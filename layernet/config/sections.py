@@ -91,7 +91,7 @@ class TrainConfig(Section):
     log_every: Duration = Duration(50, "steps")
     """How often a line of progress is written."""
     checkpoint: CheckpointConfig = CheckpointConfig()
-    """What is saved: see below."""
+    """What is saved."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -115,9 +115,9 @@ class RootSection(Section):
     dtype: Literal["float32", "float64"] = "float32"
     """The float type of all that is computed."""
     data: DataSection
-    """What is learned from: see below."""
+    """What is learned from."""
     net: NetSection
-    """The layers: see below."""
+    """The layers."""
     loss: ObjectivePart | list[ObjectivePart]
     """What is made small: the weighted sum of all of them."""
     metrics: Metric | list[Metric] = ()  # type: ignore[assignment]
@@ -127,6 +127,6 @@ class RootSection(Section):
     schedule: Schedule = _CONSTANT
     """The factor on the learning rate, by step."""
     train: TrainConfig
-    """How long, and what happens how often: see below."""
+    """How long, and what happens how often."""
     callbacks: list[Annotated[Any, AsPart("callback")]] = ()  # type: ignore[assignment]
     """Your own code around the loop, called in this order."""

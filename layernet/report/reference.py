@@ -13,18 +13,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from layernet.config.entries import Extras
-from layernet.config.lookup import Lookup
-from layernet.config.names import BUILT_IN
+from layernet.config.lookup import Lookup, article
 from layernet.config.sections import CheckpointConfig, DataSection, NetSection, RootSection, TrainConfig
-from layernet.report.catalogue import Argument, Entry, arguments_of, built_in
+from layernet.report.catalogue import Argument, arguments_of, built_in
 
 SECTIONS: dict[str, type] = {
-    "root": RootSection,
-    "data": DataSection,
-    "net": NetSection,
-    "train": TrainConfig,
-    "checkpoint": CheckpointConfig,
+    "": RootSection,
+    "data.": DataSection,
+    "net.": NetSection,
+    "train.": TrainConfig,
+    "train.checkpoint.": CheckpointConfig,
 }
+"""What the paths of keys start with, and where they are declared."""
+
 EXTRAS = {
     "layer": Extras.layer,
     "`ref`": Extras.tied,
@@ -47,15 +48,17 @@ def fill(page: str) -> str:
 
 def _tables() -> Iterator[tuple[str, str]]:
     """(name, table) of each part."""
-    for name, section in SECTIONS.items():
-        docs = _attribute_docs(section)
-        rows = [(*_key(argument), docs[argument.name]) for argument in arguments_of(section, Lookup(Path()))]
-        yield name, _table(("key", "type", "default", ""), rows)
+    yield "sections", _table(("key", "type", "default", ""), _section_keys())
     yield "entries", _table(("entry", "key", "type", "default", ""), _entry_keys())
-    every = list(built_in())
-    for kind in BUILT_IN:
-        entries = [entry for entry in every if entry.kind == kind and entry.name not in _PYTHON_ONLY]
-        yield f"kind.{kind}", _table(("name", "arguments", ""), [_built_in(entry) for entry in entries])
+    yield "built-in", _table(("", "name", "arguments", ""), _built_in())
+
+
+def _section_keys() -> Iterator[tuple[str, ...]]:
+    for path, section in SECTIONS.items():
+        docs = _attribute_docs(section)
+        for argument in arguments_of(section, Lookup(Path())):
+            if f"{path}{argument.name}." not in SECTIONS:
+                yield (*_key(argument, path), docs[argument.name])
 
 
 def _entry_keys() -> Iterator[tuple[str, ...]]:
@@ -68,14 +71,17 @@ def _entry_keys() -> Iterator[tuple[str, ...]]:
     return ((", ".join(entries), *row) for row, entries in rows.items())
 
 
-def _key(argument: Argument) -> tuple[str, str, str]:
+def _key(argument: Argument, path: str = "") -> tuple[str, str, str]:
     default = "required" if argument.default is None else f"`{argument.default}`"
-    return f"`{argument.name}`", _type(argument), default
+    return f"`{path}{argument.name}`", _type(argument), default
 
 
-def _built_in(entry: Entry) -> tuple[str, str, str]:
-    arguments = ", ".join(_signature(argument) for argument in entry.arguments)
-    return f"`{entry.name}`", f"`{arguments}`" if arguments else "", _prose(entry.formula)
+def _built_in() -> Iterator[tuple[str, ...]]:
+    for entry in built_in():
+        if entry.name not in _PYTHON_ONLY:
+            arguments = ", ".join(_signature(argument) for argument in entry.arguments)
+            kind = article(entry.kind).partition(" ")[2]
+            yield kind, f"`{entry.name}`", f"`{arguments}`" if arguments else "", _prose(entry.formula)
 
 
 def _signature(argument: Argument) -> str:
