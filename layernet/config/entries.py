@@ -55,7 +55,7 @@ class Extras:
     def layer(name: LayerName | None = None, repeat: Repeat = 1) -> None:
         """
         name: What parameter paths, messages and `--set` call it; null: its type and a number.
-        repeat: So many separate copies, called `name.0`, `name.1`, ...
+        repeat: So many in a row, called `name.0`, `name.1`, ...; each with parameters of its own, but for `ref`.
         """
 
     @staticmethod
@@ -63,7 +63,7 @@ class Extras:
         """
         ref: The path of a layer, written in this config, whose arguments and parameters this one has.
         name: What parameter paths, messages and `--set` call it; null: its type and a number.
-        repeat: So many separate copies, called `name.0`, `name.1`, ...
+        repeat: So many in a row, called `name.0`, `name.1`, ...; each with parameters of its own, but for `ref`.
         """
 
     @staticmethod
