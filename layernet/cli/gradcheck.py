@@ -57,6 +57,7 @@ def _check_layer(args: argparse.Namespace, options: dict[str, Any]) -> Report:
         shape = tuple(int(n) for n in (args.shape or "").split(","))
     except ValueError:
         raise UsageError(
-            f"--shape must be the shape of one input example, got {args.shape!r}", "for example --shape 8,8,4"
+            "a layer needs --shape, that of one input example" + (f"; got {args.shape!r}" if args.shape else ""),
+            "for example --shape 8,8,4",
         ) from None
     return gradcheck(layer, shape, **options)

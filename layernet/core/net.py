@@ -168,6 +168,7 @@ class Net:
             assert tape.root is not None
             top = Context(tape)
             dx = top.backward(tape.root, gradient)
+            tape.output_grads = {}
             if update_buffers:
                 tape.update_buffers()
         return dx
