@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="built-in names (default: all)")
     parser.add_argument("--draws", type=int, default=12, help="examples an entry (default: %(default)s)")
     args = parser.parse_args(argv)
+    if args.draws < 1:
+        parser.error(f"--draws must be at least 1, got {args.draws}")
     if unknown := sorted(set(args.names) - {entry.name for entry in TABLE}):
         reasons = [f"{name}: {NO_COUNTERPART.get(name, 'no such entry')}" for name in unknown]
         print("\n".join(reasons), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Losses and penalties against naive loops in float64, PyTorch where installed, and what must hold for any input."""
+"""Losses and penalties against naive loops in float64 and what must hold for any input."""
 
 from __future__ import annotations
 
