@@ -1,0 +1,118 @@
+"""Passes through one layer with full control over the arrays: what the contract rules are written with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from layernet.backend import Array, Shape
+from layernet.backend.device import Device, get_device
+from layernet.backend.random import Stream, key_of
+from layernet.core.context import Context, Tape
+from layernet.core.layer import Layer
+from layernet.core.net import Net
+from layernet.testing.sampling import projection, tie_free
+
+Result = dict[str, np.ndarray[Any, Any]]
+"""What a pass computed: `y`, `dx` where it was asked for, and the parameter gradients by path; on the host."""
+
+
+class Broken(Exception):
+    """A promise of the contract that a layer does not keep."""
+
+
+class Bench:
+    """A layer in a net of its own, and passes through it as a net would run them, but on arrays of our choice."""
+
+    def __init__(
+        self, layer: Layer, shape: Shape, *, dtype: str = "float64", seed: int = 0, device: Device | None = None
+    ) -> None:
+        self.net = Net([layer.named("layer")], shape).bind(device or get_device("cpu"), dtype, seed)
+        self.layer = self.net.layers[0]
+        self.seed = seed
+        for path, param in self.net.params().items():  # away from the initial zeros and ones, where mistakes hide
+            param.data[...] = param.data + self.place(self.rng("unsettle", path).normal(param.shape, std=0.1))
+
+    def rng(self, *key: int | str) -> Stream:
+        """Random numbers for the bench, on the host."""
+        return Stream(key_of(self.seed, "contract", *key), get_device("cpu").ops, "float64")
+
+    def place(self, value: Any) -> Array:
+        """A host array in the net's type, on its device."""
+        return self.net.device.asarray(value, self.net.dtype)
+
+    def input(self, n: int, number: int = 0) -> Array:
+        """A batch of n examples without ties."""
+        return self.place(tie_free((n, *self.layer.in_shape), self.rng("input", number)))
+
+    def output_grad(self, n: int, number: int = 0) -> Array:
+        """A gradient for the outputs of n examples."""
+        return self.place(projection((n, *self.layer.out_shape), self.rng("dy", number)))
+
+    def modes(self, n: int) -> tuple[bool, ...]:
+        """The values of `training` that a batch of n examples can be run with."""
+        return (False,) if n == 1 and self.batch_dependent else (True, False)
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether the layer, or one in it, declares that a training output depends on the other examples."""
+        return any(layer.batch_dependent for _, layer in self.layer.walk())
+
+    def forward(
+        self, x: Array, training: bool, *, step: int = 0, recording: bool = True, needs_input_grad: bool = True
+    ) -> tuple[Array, Context]:
+        """One forward: the output and the call, which `backward` takes."""
+        tape = Tape(self.net.device, self.net.dtype, training, recording, self.net.seed, step)
+        top = Context(tape, None, needs_input_grad, recording)
+        return top.call(self.layer, x, needs_input_grad=needs_input_grad)
+
+    def backward(self, call: Context, dy: Array) -> Array | None:
+        """The backward of a call."""
+        return Context(call.tape).backward(call, dy)
+
+    def run(self, x: Array, dy: Array, training: bool, *, needs_input_grad: bool = True) -> Result:
+        """A whole pass on fresh gradients."""
+        self.net.zero_grad()
+        y, call = self.forward(x, training, needs_input_grad=needs_input_grad)
+        y = self.host(y)
+        return self.result(y, self.backward(call, dy))
+
+    def result(self, y: Array, dx: Array | None) -> Result:
+        """Copies of what a pass computed."""
+        found = {"y": self.host(y)} if dx is None else {"y": self.host(y), "dx": self.host(dx)}
+        return {**found, **self.grads()}
+
+    def grads(self) -> Result:
+        """Copies of the parameter gradients."""
+        return {path: self.host(param.grad) for path, param in self.net.params().items()}
+
+    def host(self, array: Array) -> np.ndarray[Any, Any]:
+        """A copy on the host."""
+        return np.array(self.net.device.to_numpy(array))
+
+
+class Subject:
+    """The layer under test: makes benches of new instances of it."""
+
+    def __init__(self, layer: Layer, shape: Shape, seed: int = 0, batch: int = 3) -> None:
+        self.original = layer
+        self.shape = tuple(shape)
+        self.seed = seed
+        self.batch = batch
+
+    def bench(self, dtype: str = "float64", wrap: Callable[[Layer], Layer] = lambda layer: layer) -> Bench:
+        """A bench with a new instance of the layer, inside `wrap` of it."""
+        return Bench(wrap(self.original.clone()), self.shape, dtype=dtype, seed=self.seed)
+
+
+def close(found: Result, expected: Result, what: str, tolerance: float = 1e-10) -> None:
+    """Raise Broken where two results differ by more than `tolerance`, relative to the largest value of each array."""
+    for name, wanted in expected.items():
+        if name not in found:
+            continue
+        scale = max(float(np.abs(wanted).max(initial=0.0)), 1e-3)
+        error = float(np.abs(found[name] - wanted).max(initial=0.0)) / scale
+        if not error <= tolerance:
+            raise Broken(f"{what}: {name} differs by {error:.1e} of its scale")

@@ -1,0 +1,77 @@
+"""Everything that can be asked of a layer, in one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from layernet.core.layer import Layer
+from layernet.errors import LayernetError, ShapeError
+from layernet.testing.bench import Broken, Subject
+from layernet.testing.contract import RULES
+from layernet.testing.engine import Settings
+from layernet.testing.gradcheck import gradcheck
+from layernet.testing.report import Failure, Report
+
+
+class CheckFailed(AssertionError):
+    """A layer that does not keep the contract; `report` says all that was found."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(f"\n{report}")
+        self.report = report
+
+
+def check_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
+    """Hold a layer to the whole contract: its gradients, and every rule of `layernet.testing.contract`.
+
+    `shape` is that of one input example, without N; `options` are the fields of `Settings`. The layer itself is not
+    touched: instances are made from its arguments. Returns the report, raises CheckFailed (an AssertionError) where
+    anything is wrong:
+
+        def test_my_layer():
+            check_layer(MyLayer(width=3), (8, 8, 4))
+    """
+    report = inspect_layer(layer, shape, **options)
+    if not report.ok:
+        raise CheckFailed(report)
+    return report
+
+
+def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
+    """What `check_layer` finds, without raising."""
+    start = time.perf_counter()
+    settings = Settings(**options)
+    report = Report(type(layer).__name__)
+    report.failures = broken_rules(layer, shape, settings)
+    report.add(gradcheck(layer, shape, **options))
+    report.notes.append(f"{len(RULES)} contract rules asked")
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def broken_rules(layer: Layer, shape: Sequence[int], settings: Settings) -> list[Failure]:
+    """A failure for every rule of the contract that the layer breaks."""
+    failures = []
+    name = type(layer).__name__
+    subject = Subject(layer, tuple(shape), settings.seed, max(2, settings.batch))
+    for rule in RULES:
+        try:
+            with np.errstate(all="ignore"):
+                rule(subject)
+        except ShapeError:
+            raise  # the shape does not suit the layer: nothing to be learned about the layer
+        except Broken as broken:
+            failures.append(_failure(rule.__name__, name, str(broken)))
+        except LayernetError as error:
+            failures.append(_failure(rule.__name__, name, str(error)))
+        except Exception as error:
+            failures.append(_failure(rule.__name__, name, f"{type(error).__name__}: {error}"))
+    return failures
+
+
+def _failure(rule: str, layer: str, message: str) -> Failure:
+    return Failure(rule.replace("_", " "), layer, "contract", layer, "", message)

@@ -1,0 +1,62 @@
+"""The contract suite: what is right passes, and every broken promise is caught by the rule that is named after it."""
+
+from __future__ import annotations
+
+import pytest
+
+from layernet.config.names import BUILT_IN
+from layernet.testing import CheckFailed, check_layer
+from layernet.testing.cases import LAYERS
+from layernet.testing.check_layer import broken_rules, inspect_layer
+from layernet.testing.contract import RULES
+from layernet.testing.engine import Settings
+from tests.testing import broken_contract
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.label)
+def test_every_layer_keeps_the_contract(case):
+    check_layer(case.make(), case.shape, **case.options)
+
+
+@pytest.mark.parametrize("layer", broken_contract.MISTAKES, ids=lambda layer: layer.__name__)
+def test_a_broken_promise_is_caught_by_its_rule(layer):
+    shape, rule = broken_contract.MISTAKES[layer]
+    with pytest.raises(CheckFailed) as caught:
+        check_layer(layer(), shape)
+    assert rule in {failure.rule for failure in caught.value.report.failures}, caught.value.report
+    assert f"{layer.__name__}:" in str(caught.value)
+    assert rule in str(caught.value)
+
+
+def test_every_rule_catches_something():
+    caught = {rule for _, rule in broken_contract.MISTAKES.values()}
+    needed = {rule.__name__.replace("_", " ") for rule in RULES}
+    indirectly = {"inside a residual", "tied", "one backward"}
+    assert needed - caught <= indirectly
+
+
+def test_what_is_right_passes_with_its_report():
+    report = check_layer(broken_contract.Square(), (3, 4))
+    assert report.ok
+    assert f"{len(RULES)} contract rules asked" in str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.label)
+def test_no_correct_layer_is_rejected_in_200_seeds(case):
+    for seed in range(200):
+        settings = Settings(**{**case.options, "seed": seed})
+        assert not broken_rules(case.make(), case.shape, settings)
+        report = case.check(seed=seed)
+        assert report.ok, report
+
+
+def test_every_built_in_layer_has_a_case():
+    assert {case.name for case in LAYERS} == set(BUILT_IN["layer"]) - {"Ref"}
+
+
+def test_the_check_leaves_the_layer_alone():
+    layer = broken_contract.Square()
+    before = dict(vars(layer))
+    inspect_layer(layer, (3, 4))
+    assert vars(layer) == before
