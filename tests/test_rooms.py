@@ -17,9 +17,10 @@ BELOW["backend"] = {"errors"}
 BELOW["core"] = {"backend"} | BELOW["backend"]
 for _room in ("layers", "losses", "metrics", "optim", "data"):
     BELOW[_room] = {"core"} | BELOW["core"]
+BELOW["objectives"] = {"losses", "metrics"} | BELOW["metrics"]
 BELOW["config"] = {"layers", "losses", "metrics", "optim", "data"} | BELOW["layers"]
-BELOW["train"] = {"config"} | BELOW["config"]
-BELOW["testing"] = {"config"} | BELOW["config"]
+BELOW["train"] = {"config", "objectives"} | BELOW["config"]
+BELOW["testing"] = {"config", "objectives"} | BELOW["config"]
 BELOW["cli"] = {"train", "testing"} | BELOW["train"]
 
 

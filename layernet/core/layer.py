@@ -95,6 +95,11 @@ class Layer(Configurable):
         self.out_shape = out_shape
         return out_shape
 
+    def disconnect(self) -> None:
+        """Forget the place in a net: `connect` builds anew."""
+        for name in ("in_shape", "out_shape"):
+            self.__dict__.pop(name, None)
+
     @property
     def label(self) -> str:
         """How messages call this layer: its path (or name) and its type."""

@@ -16,8 +16,8 @@ import numpy as np
 from layernet.core.net import Net
 from layernet.data.loader import Batch, Loader
 from layernet.errors import Interrupted, NumericsError
+from layernet.objectives import Meter, ObjectivesPass
 from layernet.train.callbacks import Callback
-from layernet.train.objectives import Meter, ObjectivesPass
 
 if TYPE_CHECKING:
     from layernet.config.experiment import ExperimentConfig

@@ -1,4 +1,4 @@
-"""The objectives of a run together: their values and gradients for a pass, and their means over many passes."""
+"""The objectives together: their values and gradients for a pass of a net, and their means over many passes."""
 
 from __future__ import annotations
 
