@@ -21,7 +21,8 @@ BELOW["objectives"] = {"losses", "metrics"} | BELOW["metrics"]
 BELOW["config"] = {"layers", "losses", "metrics", "optim", "data"} | BELOW["layers"]
 BELOW["train"] = {"config", "objectives"} | BELOW["config"]
 BELOW["testing"] = {"config", "objectives"} | BELOW["config"]
-BELOW["cli"] = {"train", "testing"} | BELOW["train"]
+BELOW["report"] = {"train", "testing"} | BELOW["train"]
+BELOW["cli"] = {"report"} | BELOW["report"]
 
 
 def imports(path: Path) -> set[str]:

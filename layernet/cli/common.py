@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Sequence
 
+from layernet.errors import UsageError
+
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The config file, and overrides of its values."""
@@ -33,3 +35,14 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """The shape of one input example, from `8,8,4`. Raises UsageError."""
+    try:
+        shape = tuple(int(n) for n in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise UsageError(f"--shape must be the shape of one input example, got {text!r}", "for example --shape 8,8,4")
+    return shape

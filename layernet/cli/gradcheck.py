@@ -6,13 +6,13 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from layernet.cli.common import add_set
+from layernet.cli.common import add_set, parse_shape
 from layernet.errors import UsageError
 
 if TYPE_CHECKING:
     from layernet.testing.report import Report
 
-HELP = "compare the gradients of a config, or of one layer, with numeric ones"
+HELP = "hold a layer to the whole contract, or a config to its gradients, which are compared with numeric ones"
 EXAMPLE = "layernet gradcheck configs/my_layers.py:PReLU --shape 8,8,4 --arg init=0.1"
 
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check and print the report; 1 when a gradient is wrong."""
+    """Check and print the report; 1 when a gradient is wrong or a promise of the contract is broken."""
     options = {"seed": args.seed, "rtol": args.rtol}
     report = _check_config(args, options) if args.target.endswith((".yaml", ".yml")) else _check_layer(args, options)
     print(json.dumps(report.as_dict()) if args.json else report)
@@ -48,16 +48,10 @@ def _check_config(args: argparse.Namespace, options: dict[str, Any]) -> Report:
 
 def _check_layer(args: argparse.Namespace, options: dict[str, Any]) -> Report:
     from layernet.config.layer import load_layer
-    from layernet.testing import gradcheck
+    from layernet.testing.check_layer import inspect_layer
 
     if args.overrides:
         raise UsageError("--set is for a config", "give a layer's arguments with --arg KEY=VALUE")
-    layer = load_layer(args.target, args.arg)
-    try:
-        shape = tuple(int(n) for n in (args.shape or "").split(","))
-    except ValueError:
-        raise UsageError(
-            "a layer needs --shape, that of one input example" + (f"; got {args.shape!r}" if args.shape else ""),
-            "for example --shape 8,8,4",
-        ) from None
-    return gradcheck(layer, shape, **options)
+    if args.shape is None:
+        raise UsageError("a layer needs --shape, that of one input example", "for example --shape 8,8,4")
+    return inspect_layer(load_layer(args.target, args.arg), parse_shape(args.shape), **options)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from layernet import __version__
-from layernet.cli import evaluate, gradcheck, inspect, resume, train, validate
+from layernet.cli import evaluate, gradcheck, inspect, layers, resume, train, validate
 from layernet.errors import LayernetError
 
 COMMANDS = {
@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": inspect,
     "validate": validate,
     "gradcheck": gradcheck,
+    "layers": layers,
 }
 
 

@@ -42,8 +42,7 @@ class Lookup:
             return self._built_in(kind, name)
         if not place or not attribute.isidentifier():
             raise LookupFailure(f"{name!r} names nothing", "write package.module:Class or ./file.py:Class")
-        file = (self.folder / place).resolve() if place.endswith(".py") else None
-        module = self._file(place, file) if file else _module(place)
+        module, file = self._load(place)
         found = getattr(module, attribute, None)
         if found is None:
             raise LookupFailure(f"{place} has no {attribute!r}", did_you_mean(attribute, _candidates(kind, module)))
@@ -52,6 +51,21 @@ class Lookup:
         if file:
             self._files[found] = file
         return found
+
+    def kind(self, name: str) -> Kind:
+        """The kind of what is called `name`; for what is of none, `layer`. Raises LookupFailure."""
+        place, colon, attribute = name.rpartition(":")
+        if not colon:
+            found_in = (kind for kind, table in BUILT_IN.items() if name in table)
+            kind = next(found_in, None)
+            if kind is None:
+                known = [known for table in BUILT_IN.values() for known in table]
+                raise LookupFailure(f"nothing built in is called {name!r}", _suggest(name, known))
+            return kind
+        found = getattr(self._load(place)[0], attribute, None) if place else None
+        if inspect.isfunction(found):
+            return "init"
+        return (kind_of(found) if inspect.isclass(found) else None) or "layer"
 
     def spell(self, kind: Kind, target: Any) -> str | None:
         """The name by which a resolved config calls a class or a function; None where it has none.
@@ -63,6 +77,10 @@ class Lookup:
         if target in self._files:
             return f"./{self._files[target].name}:{target.__name__}"
         return _place(target) if target.__qualname__.isidentifier() else None
+
+    def _load(self, place: str) -> tuple[ModuleType, FilePath | None]:
+        file = (self.folder / place).resolve() if place.endswith(".py") else None
+        return (self._file(place, file), file) if file else (_module(place), None)
 
     def _built_in(self, kind: Kind, name: str) -> Any:
         table = BUILT_IN[kind]

@@ -73,6 +73,7 @@ class Schema:
     ) -> None:
         self.label = label
         self._names = [p.name for p in parameters]
+        self.annotations = dict(hints)
         self.required = [p.name for p in parameters if p.default is p.empty]
         self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         fields: dict[str, Any] = {}

@@ -1,0 +1,89 @@
+"""What the pages in docs/ show works as it stands there.
+
+The blocks of a page run in order in a folder of the page's own, its Python blocks in one namespace, with the tests that
+they define. A comment above a block says more: `<!-- file: NAME -->` also adds it to a file, `<!-- config -->` is a
+whole config to be validated, `<!-- command -->` or `<!-- command: exit 1 -->` are command lines to run, and
+`<!-- output -->` is what the block before it printed, but for the numbers.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layernet.cli.main import main
+from layernet.config.experiment import load_config
+from layernet.testing.contract import RULES
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```(\w*)[^\n]*\n(.*?)^```$", re.S | re.M)
+
+
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """(comment, language, content) of each."""
+    return [(comment or "", language, content) for comment, language, content in BLOCK.findall(page.read_text())]
+
+
+def without_numbers(text: str) -> str:
+    numbers = re.sub(r"-?\d+(\.\d+)?(e[+-]?\d+)?", "#", text)
+    return "\n".join(" ".join(line.split()) for line in numbers.strip().splitlines())
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT / "docs"))
+)
+def test_the_blocks_of_a_page_work(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    namespace: dict[str, Any] = {"__name__": "page"}
+    printed = ""
+    try:
+        for comment, language, content in blocks(page):
+            what, _, argument = comment.partition(": ")
+            if what == "file":
+                with open(argument, "a") as file:
+                    file.write(content)
+            if what == "output":
+                assert without_numbers(printed) == without_numbers(content)
+            elif what == "command":
+                for line in content.splitlines():
+                    program, *argv = shlex.split(line)
+                    assert program == "layernet"
+                    assert main(argv) == (int(argument.split()[1]) if argument else 0), line
+            elif what == "config":
+                Path("page.yaml").write_text(content)
+                load_config("page.yaml")
+            elif language == "python":
+                known = set(namespace)
+                exec(compile(content, page.name, "exec"), namespace)
+                for name in sorted(set(namespace) - known):
+                    if name.startswith("test_"):
+                        namespace[name]()
+            printed = capsys.readouterr().out or printed
+    finally:
+        for name in set(sys.modules) - before:
+            if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+                del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+
+
+def test_the_guide_names_every_rule_of_the_contract() -> None:
+    table = (ROOT / "docs" / "custom-layers.md").read_text()
+    rules = {row.rpartition("|")[0].rpartition("|")[2].strip() for row in table.splitlines() if row.startswith("|")}
+    rules -= {"rule that catches it", "---"}
+    assert rules == {rule.__name__.replace("_", " ") for rule in RULES} | {"gradient", "missing"}
