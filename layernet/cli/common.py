@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
 
 from layernet.errors import UsageError
 
@@ -23,17 +22,6 @@ def add_set(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="overrides",
         help="override a value, e.g. --set train.epochs=2; may be given several times",
-    )
-
-
-def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Rows of text in columns, never cut; those numbered in `right` stand at the right of theirs."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
     )
 
 

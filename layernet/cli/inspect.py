@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from layernet.cli.common import add_config, aligned
+from layernet.cli.common import add_config
+from layernet.text import aligned
 
 HELP = "show a config's net: shapes, parameters, multiply-adds, bytes; makes no arrays and reads no data"
 EXAMPLE = "layernet inspect configs/cifar10_resnet20.yaml"

@@ -36,7 +36,7 @@ class Net:
                 tie(copy, source)
         except Exception:
             for _, layer in self.root.walk():  # the layers are in no net: another attempt may use them
-                layer.disconnect()
+                layer.placed = False
             raise
         for path, layer in self.root.walk():
             layer.path = path

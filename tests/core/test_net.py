@@ -17,6 +17,7 @@ from layernet.core.sequential import Ref, Sequential
 from layernet.errors import CheckpointError, ContractError, ShapeError, UsageError
 from layernet.layers.activation import ReLU
 from layernet.layers.linear import Linear
+from layernet.layers.shape import Reshape
 from tests.core.toys import Scale, Side, Track, Twice
 
 X = np.random.default_rng(0).normal(size=(5, 4))
