@@ -46,25 +46,53 @@ class Several(list[Built]):
 
 
 class Extras:
-    """The keys that an entry may have beside its class's own arguments: signatures, read like constructors."""
+    """The keys that an entry may have beside its class's own arguments: signatures, read like constructors.
+
+    Their docstrings, `key: meaning` a line, are what the page on configs says of them.
+    """
 
     @staticmethod
-    def layer(name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
+    def layer(name: LayerName | None = None, repeat: Repeat = 1) -> None:
+        """
+        name: What parameter paths, messages and `--set` call it; null: its type and a number.
+        repeat: So many separate copies, called `name.0`, `name.1`, ...
+        """
 
     @staticmethod
-    def tied(ref: str, name: LayerName | None = None, repeat: Repeat = 1) -> None: ...
+    def tied(ref: str, name: LayerName | None = None, repeat: Repeat = 1) -> None:
+        """
+        ref: The path of a layer, written in this config, whose arguments and parameters this one has.
+        name: What parameter paths, messages and `--set` call it; null: its type and a number.
+        repeat: So many separate copies, called `name.0`, `name.1`, ...
+        """
 
     @staticmethod
-    def objective(on: str = "output", weight: float = 1.0, name: str | None = None) -> None: ...
+    def objective(on: str = "output", weight: float = 1.0, name: str | None = None) -> None:
+        """
+        on: The output that it looks at: the net's own, or that of an AuxiliaryHead by its name.
+        weight: How much it counts in the sum.
+        name: What logs call it; null: its class in snake_case.
+        """
 
     @staticmethod
-    def penalty(weight: float = 1.0, name: str | None = None) -> None: ...
+    def penalty(weight: float = 1.0, name: str | None = None) -> None:
+        """
+        weight: How much it counts in the sum.
+        name: What logs call it; null: its class in snake_case.
+        """
 
     @staticmethod
-    def source(transforms: list[Transform] | None = None) -> None: ...
+    def source(transforms: list[Transform] | None = None) -> None:
+        """
+        transforms: Preprocessing in order; null: none for train, those of train for val and test.
+        """
 
     @staticmethod
-    def fraction(fraction: Annotated[float, Field(gt=0, lt=1)], transforms: list[Transform] | None = None) -> None: ...
+    def fraction(fraction: Annotated[float, Field(gt=0, lt=1)], transforms: list[Transform] | None = None) -> None:
+        """
+        fraction: The share of train, between 0 and 1, that is set apart; the same share of every class.
+        transforms: Preprocessing in order; null: none for train, those of train for val and test.
+        """
 
 
 def names_of(extras: Mapping[str, Built]) -> list[str | None]:

@@ -31,13 +31,21 @@ class DataSection(Section):
     """`data:`."""
 
     train: SourcePart
+    """The training set."""
     val: SourcePart | None = None
+    """The set that is measured during training, or `{fraction: f}` of train; `best` is chosen by it."""
     test: SourcePart | None = None
+    """The set that is measured once, at the end."""
     batch_size: Count
+    """Examples in an update."""
     eval_batch_size: Count | None = None
+    """Examples in a pass of evaluation; null: `batch_size`."""
     shuffle: bool = True
+    """Whether every epoch reads train in an order of its own."""
     drop_last: bool = False
+    """Whether a last batch that is short is left out, of train alone."""
     prefetch: bool = True
+    """Whether a thread makes batches ahead. Changes no result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +53,9 @@ class NetSection(Section):
     """`net:`."""
 
     input: list[Count]
+    """The shape of one example, without N: `[28, 28, 1]`."""
     layers: list[Layer]
+    """The layers in order, at least one."""
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -61,8 +71,11 @@ class CheckpointConfig(Section):
     """
 
     every: Duration = Duration(1, "epochs")
+    """How often `last` is saved."""
     keep: Count = 2
+    """Above 1, so many of the newest also stay, as `step-N`."""
     best: str | None = "auto"
+    """What `best` is chosen by: `val.` and a metric, an objective or `loss`; null: by nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +83,15 @@ class TrainConfig(Section):
     """`train:`: how long, and what happens how often. Either `epochs` or `steps` is given."""
 
     epochs: Count | None = None
+    """Passes over train."""
     steps: Count | None = None
+    """Updates. One of `epochs` and `steps` is given."""
     eval_every: Duration = Duration(1, "epochs")
+    """How often val is measured: a row of metrics.csv."""
     log_every: Duration = Duration(50, "steps")
+    """How often a line of progress is written."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """What is saved."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -93,14 +111,26 @@ class RootSection(Section):
     """The whole config."""
 
     layernet: Literal[1] = 1
+    """The version of this dialect."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """What every random number follows from, at least 0."""
     device: Annotated[str, AfterValidator(_device)] = "auto"
+    """`cpu` (numpy), `cuda` or `cuda:N` (cupy), `auto`: cuda where there is one."""
     dtype: Literal["float32", "float64"] = "float32"
+    """The float type of all that is computed."""
     data: DataSection
+    """What is learned from."""
     net: NetSection
+    """The layers."""
     loss: ObjectivePart | list[ObjectivePart]
+    """What is made small: the weighted sum of all of them."""
     metrics: Metric | list[Metric] = ()  # type: ignore[assignment]
+    """What is measured on the output beside the loss."""
     optimizer: Optimizer
+    """What moves the parameters."""
     schedule: Schedule = _CONSTANT
+    """The factor on the learning rate, by step."""
     train: TrainConfig
+    """How long, and what happens how often."""
     callbacks: list[Annotated[Any, AsPart("callback")]] = ()  # type: ignore[assignment]
+    """Your own code around the loop, called in this order."""

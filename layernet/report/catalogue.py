@@ -20,7 +20,7 @@ import yaml
 from layernet.backend import Shape
 from layernet.config.lookup import Lookup, article, kind_of
 from layernet.config.names import BUILT_IN, Kind
-from layernet.config.schema import Section, schema_of
+from layernet.config.schema import AsPart, Section, schema_of
 from layernet.core.configurable import Configurable
 from layernet.core.duration import Duration
 from layernet.core.init import InitFunction
@@ -109,7 +109,7 @@ def describe(name: str, lookup: Lookup) -> Entry:
         family=_family(kind, target.__module__),
         formula=_CITATION.sub("", " ".join(first.split())).removesuffix("."),
         text=_SOURCE.sub("", rest).strip(),
-        arguments=_arguments(target, lookup),
+        arguments=arguments_of(target, lookup, 0 if inspect.isclass(target) else 2),  # an init's shape and rng
         papers=papers,
         place=f"{target.__module__}:{target.__qualname__}",
     )
@@ -166,6 +166,8 @@ def spell(value: Any, lookup: Lookup) -> Any:
         return _entry(lookup.spell("init", value.func), value.keywords, lookup)
     if isinstance(value, Duration):
         return str(value)
+    if isinstance(value, Section):
+        return {}
     if isinstance(value, list | tuple):
         return [spell(item, lookup) for item in value]
     if isinstance(value, dict):
@@ -178,6 +180,9 @@ def spell_type(annotation: Any) -> str:
     if annotation == InitFunction:
         return "initialiser"
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated and isinstance(annotation.__metadata__[0], AsPart):
+        part = annotation.__metadata__[0].kind
+        return _noun({"objective": "loss", "source": "dataset"}.get(part, part))
     if origin is Annotated:
         return spell_type(arguments[0])
     if origin is Literal:
@@ -206,8 +211,9 @@ def _family(kind: Kind, module: str) -> str:
     return _FAMILIES.get(last, last) if package in ("layernet.core", "layernet.layers") else "your own"
 
 
-def _arguments(target: Any, lookup: Lookup) -> list[Argument]:
-    schema = schema_of(target, 0 if inspect.isclass(target) else 2)  # a function takes shape and rng first
+def arguments_of(target: Any, lookup: Lookup, skip: int = 0) -> list[Argument]:
+    """The arguments of a class, or of a function without its first `skip`. Raises SchemaError."""
+    schema = schema_of(target, skip)
     return [
         Argument(
             name,
