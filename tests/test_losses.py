@@ -1,4 +1,4 @@
-"""Losses and penalties against naive loops in float64, PyTorch where installed, and what must hold for any input."""
+"""Losses and penalties against naive loops in float64 and what must hold for any input."""
 
 from __future__ import annotations
 
@@ -108,22 +108,6 @@ def test_cross_entropy_is_its_definition(shape, soft, smoothing, weighted, ignor
     assert_allclose(value, expected, rtol=1e-13)
     assert_allclose(float(loss.forward(z, target, context())[1]), count, rtol=1e-13)
     assert_allclose(dy, numeric_gradient(lambda v: loss(v, target)[0], z), atol=1e-9)
-
-
-@pytest.mark.parametrize(("shape", "soft", "smoothing", "weighted", "ignored"), CASES)
-def test_cross_entropy_equals_torch(shape, soft, smoothing, weighted, ignored):
-    torch = pytest.importorskip("torch")
-    z, target, weight = cross_entropy_case(shape, soft, weighted, ignored, seed=1)
-    theirs = torch.nn.CrossEntropyLoss(
-        weight=None if weight is None else torch.tensor(weight, dtype=torch.float64), label_smoothing=smoothing
-    )
-    tz = torch.tensor(z, requires_grad=True)
-    tt = torch.tensor(target)
-    expected = theirs(tz.movedim(-1, 1), tt.movedim(-1, 1) if soft else tt)
-    expected.backward()
-    value, dy = CrossEntropy(smoothing, weight)(z, target)
-    assert_allclose(value, expected.item(), rtol=1e-13)
-    assert_allclose(dy, tz.grad.numpy(), atol=1e-14)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -269,31 +253,10 @@ def test_bce_of_extremes(dtype):
     assert_allclose(dy * 6, [0, 0, 0, 0, 0.5, math.exp(-50)], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("ours", "torch_name", "options"),
-    [
-        (MSE(), "MSELoss", {}),
-        (L1(), "L1Loss", {}),
-        (BCEWithLogits(), "BCEWithLogitsLoss", {}),
-        (BCEWithLogits([0.5, 2.0, 3.0]), "BCEWithLogitsLoss", {"pos_weight": [0.5, 2.0, 3.0]}),
-    ],
-)
-@pytest.mark.parametrize("shape", [(4, 3), (2, 5, 4, 3), (3,)])
-def test_elementwise_losses_equal_torch(ours, torch_name, options, shape):
-    torch = pytest.importorskip("torch")
-    g = rng(3)
-    x, t = g.normal(size=shape) * 3, g.uniform(size=shape)
-    tx = torch.tensor(x, requires_grad=True)
-    theirs = getattr(torch.nn, torch_name)(**{k: torch.tensor(v, dtype=torch.float64) for k, v in options.items()})
-    if shape == (3,) and options:  # a batch of scalars has no classes for a list of weights
+def test_a_list_of_weights_needs_an_output_for_each():
+    for shape in [(3,), (4, 2)]:  # a batch of scalars has no axis for them
         with pytest.raises(ShapeError, match="pos_weight has 3 numbers"):
-            ours(x, t)
-        return
-    expected = theirs(tx, torch.tensor(t))
-    expected.backward()
-    value, dy = ours(x, t)
-    assert_allclose(value, expected.item(), rtol=1e-13)
-    assert_allclose(dy, tx.grad.numpy(), atol=1e-14)
+            BCEWithLogits([0.5, 2.0, 3.0])(np.zeros(shape), np.zeros(shape))
 
 
 def test_mse_and_l1_by_hand():

@@ -12,15 +12,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "layernet"
 
 # each room, and the rooms that its code may import at run time
-BELOW: dict[str, set[str]] = {"errors": set()}
+BELOW: dict[str, set[str]] = {"errors": set(), "text": set()}
 BELOW["backend"] = {"errors"}
 BELOW["core"] = {"backend"} | BELOW["backend"]
 for _room in ("layers", "losses", "metrics", "optim", "data"):
     BELOW[_room] = {"core"} | BELOW["core"]
+BELOW["objectives"] = {"losses", "metrics"} | BELOW["metrics"]
 BELOW["config"] = {"layers", "losses", "metrics", "optim", "data"} | BELOW["layers"]
-BELOW["train"] = {"config"} | BELOW["config"]
-BELOW["testing"] = {"config"} | BELOW["config"]
-BELOW["report"] = {"train", "testing"} | BELOW["train"]
+BELOW["train"] = {"config", "objectives"} | BELOW["config"]
+BELOW["testing"] = {"config", "objectives", "text"} | BELOW["config"]
+BELOW["report"] = {"train", "testing"} | BELOW["train"] | BELOW["testing"]
 BELOW["cli"] = {"report"} | BELOW["report"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from math import isfinite
 
 HELP = "evaluate a run's checkpoint on one of its data sets"
 EXAMPLE = "layernet eval runs/digits_convnet-001 --json"
@@ -24,5 +25,9 @@ def run(args: argparse.Namespace) -> int:
 
     found = Experiment.open(args.directory, args.checkpoint).evaluate(args.split)
     row = {f"{args.split}.{name}": value for name, value in found.items()}
-    print(json.dumps(row) if args.json else values(row))
+    print(
+        json.dumps({name: value if isfinite(value) else None for name, value in row.items()})
+        if args.json
+        else values(row)
+    )
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from layernet.cli.common import add_config
+from layernet.text import aligned
 
 HELP = "show a config's net: shapes, parameters, multiply-adds, bytes; makes no arrays and reads no data"
 EXAMPLE = "layernet inspect configs/cifar10_resnet20.yaml"
@@ -17,26 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; the exit code."""
-    from rich.console import Console
-    from rich.table import Table
-
     from layernet.config.experiment import load_config
     from layernet.core.summary import summarize
 
     config = load_config(args.config, args.overrides)
     rows = summarize(config.net, batch_size=config.data.batch_size, dtype=config.dtype)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("path", "type", "output"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("parameters", "MFLOPs", "output bytes"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    lines = [("path", "type", "output", "parameters", "MFLOPs", "output bytes")]
     for row in rows:
-        flops = "-" if row.flops is None else f"{row.flops / 1e6:.3f}"
         shape = "x".join(map(str, row.out_shape))
-        table.add_row("  " * row.depth + row.path, row.type, shape, f"{row.params:,}", flops, f"{row.bytes:,}")
-    console = Console()
-    # a pipe has no width: a table is never cut there
-    console.print(table, width=None if console.is_terminal else 400, soft_wrap=not console.is_terminal)
+        flops = "-" if row.flops is None else f"{row.flops / 1e6:.3f}"
+        lines.append(("  " * row.depth + row.path, row.type, shape, f"{row.params:,}", flops, f"{row.bytes:,}"))
+    print(aligned(lines, right={3, 4, 5}))
     top = [row for row in rows if row.depth == 0]
     counted = [row.flops for row in top if row.flops is not None]
     print(

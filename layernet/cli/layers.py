@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layernet.cli.common import parse_shape
 from layernet.errors import UsageError
+from layernet.text import aligned
 
 if TYPE_CHECKING:
     from layernet.backend import Shape
@@ -51,7 +51,7 @@ def _catalogue() -> str:
     for entry in built_in():
         families.setdefault(entry.family, []).append((entry.name, entry.formula))
     width = max(len(name) for rows in families.values() for name, _ in rows)
-    parts = [f"{family}\n{_columns(rows, width)}" for family, rows in families.items()]
+    parts = [f"{family}\n{aligned(rows, indent='  ', first=width)}" for family, rows in families.items()]
     return "\n\n".join([*parts, "more on each: layernet layers NAME"])
 
 
@@ -73,7 +73,7 @@ def _page(args: argparse.Namespace) -> str:
     parts += [textwrap.indent(text, "  ") for text in (entry.formula, entry.text) if text]
     if entry.arguments:
         rows = [(a.name, a.type, "required" if a.default is None else a.default) for a in entry.arguments]
-        parts.append(f"arguments\n{_columns(rows)}")
+        parts.append(f"arguments\n{aligned(rows, indent='  ')}")
     if layer is not None and shape is not None:
         parts.append(_tensors(layer.clone(), shape))
     text = example(entry, lookup, layer if args.arg or args.shape else None, shape)
@@ -82,7 +82,7 @@ def _page(args: argparse.Namespace) -> str:
     if entry.kind == "layer" and shape is None:
         parts.append("its parameters: give it an input with --shape, and arguments with --arg KEY=VALUE")
     if entry.papers:
-        parts.append(f"paper\n{_columns([(paper, link(paper) or '') for paper in entry.papers])}")
+        parts.append(f"paper\n{aligned([(paper, link(paper) or '') for paper in entry.papers], indent='  ')}")
     return "\n\n".join(parts)
 
 
@@ -107,12 +107,4 @@ def _tensors(layer: Layer, shape: Shape) -> str:
     rows += [("buffer", path, str(list(size))) for path, size in found.buffers.items()]
     cost = "" if found.flops is None else f", {found.flops:,} multiply-adds an example"
     head = f"input {list(found.in_shape)} -> output {list(found.out_shape)}{cost}"
-    return "\n".join(["built", f"  {head}", *([_columns(rows)] if rows else ["  no parameters"])])
-
-
-def _columns(rows: Iterable[Sequence[str]], first: int = 0) -> str:
-    """Rows of text in aligned columns, the first at least so wide; nothing is cut."""
-    rows = list(rows)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    widths[0] = max(widths[0], first)
-    return "\n".join(("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))).rstrip() for row in rows)
+    return "\n".join(["built", f"  {head}", *([aligned(rows, indent="  ")] if rows else ["  no parameters"])])

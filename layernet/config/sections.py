@@ -95,7 +95,11 @@ class TrainConfig(Section):
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("train needs one of 'epochs' and 'steps'")
+            both = self.epochs is not None
+            cure = "set the other to null" if both else "for example epochs: 10"
+            raise ValueError(
+                f"train needs one of 'epochs' and 'steps', {'both are' if both else 'none is'} given: {cure}"
+            )
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """The number of optimizer updates."""

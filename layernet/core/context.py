@@ -115,6 +115,11 @@ class Context:
         self._saved: tuple[Any, ...] | None = None
         self._in_shape: Shape = ()
 
+    @property
+    def layer(self) -> Layer | None:
+        """The layer whose call this is."""
+        return self._layer
+
     # what backward needs
 
     def save(self, *values: Any) -> None:

@@ -32,6 +32,8 @@ class Layer(Configurable):
     """True for layers whose training output for one example depends on the others (BatchNorm)."""
     integer_input: bool = False
     """True for layers that take integers (indices) rather than the net's float type."""
+    placed: bool = False
+    """Whether it was built for a place in a net: a layer object has one."""
     learns: bool = True
     """Whether any parameter in it is trained; kept by the net."""
     learns_itself: bool = True
@@ -74,11 +76,12 @@ class Layer(Configurable):
 
         Raises ShapeError when the layer cannot take the shape, ContractError when it was built before.
         """
-        if "in_shape" in self.__dict__:
+        if self.placed:
             raise ContractError(
                 f"{self.label} is already part of a net",
                 "a layer object has one place: build a second one, or share the parameters with Ref(name)",
             )
+        self.placed = True
         self.in_shape = tuple(int(n) for n in in_shape)
         try:
             built = self.build(self.in_shape)

@@ -30,9 +30,14 @@ class Net:
         self.input_shape: Shape = tuple(int(n) for n in input_shape)
         self.root = _chain(layers)
         ties = _replace_refs(self.root)
-        self.root.connect(self.input_shape)
-        for copy, source in ties:
-            tie(copy, source)
+        try:
+            self.root.connect(self.input_shape)
+            for copy, source in ties:
+                tie(copy, source)
+        except Exception:
+            for _, layer in self.root.walk():  # the layers are in no net: another attempt may use them
+                layer.placed = False
+            raise
         for path, layer in self.root.walk():
             layer.path = path
         self._params = self.root.params()
@@ -155,6 +160,8 @@ class Net:
         `dy` is the gradient of the output, or a mapping of output names to gradients. Updates of running statistics
         are applied now, or by `tape.update_buffers()` later. Gradients add up until `zero_grad`.
         """
+        if tape.root is None or tape.root.layer is not self.root:
+            raise UsageError("the tape is of another net", "go back through a pass with the net that made it")
         grads = dict(dy) if isinstance(dy, Mapping) else {"output": dy}
         for name in grads:
             if name not in tape.outputs:
@@ -165,9 +172,9 @@ class Net:
             if gradient is None:
                 gradient = tape.device.xp.zeros_like(tape.output)
             tape.output_grads = grads
-            assert tape.root is not None
             top = Context(tape)
             dx = top.backward(tape.root, gradient)
+            tape.output_grads = {}
             if update_buffers:
                 tape.update_buffers()
         return dx
@@ -213,14 +220,14 @@ class Net:
         Raises UsageError when the pattern matches nothing.
         """
         for param in self.matching(pattern):
-            param.frozen = frozen
+            param._frozen = frozen
         for _, layer in self.root.walk():
             params = layer.own(Param).values()
             for buffer in layer.own(Buffer).values():
                 if params:
-                    buffer.frozen = all(param.frozen for param in params)
+                    buffer._frozen = all(param.frozen for param in params)
                 elif fnmatchcase(buffer.path, pattern):
-                    buffer.frozen = frozen
+                    buffer._frozen = frozen
         self._note_what_learns()
 
     def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:

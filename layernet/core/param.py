@@ -12,7 +12,7 @@ from layernet.backend import Array, Shape
 from layernet.backend.device import Device, get_device
 from layernet.backend.random import Stream, key_of
 from layernet.core.init import InitFunction
-from layernet.errors import ContractError
+from layernet.errors import ContractError, UsageError
 
 _ALIGN = 16  # elements: every parameter starts on a cache line
 
@@ -24,8 +24,13 @@ class Tensor:
         self.shape: Shape = tuple(int(n) for n in shape)
         self.init = init
         self.path = ""
-        self.frozen = False
+        self._frozen = False
         self._data: Array | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves it alone. Changed by `net.freeze`, which also knows what needs no gradient then."""
+        return self._frozen
 
     @property
     def size(self) -> int:
@@ -47,7 +52,10 @@ class Tensor:
     def draw(self, seed: int) -> np.ndarray[Any, Any]:
         """The initial values: a function of the seed and the path alone, drawn on the host in float64."""
         rng = Stream(key_of(seed, "init", self.path), get_device("cpu").ops, "float64")
-        values = np.asarray(self.init(self.shape, rng))
+        try:
+            values = np.asarray(self.init(self.shape, rng))
+        except ValueError as error:
+            raise UsageError(f"{self} cannot be initialised: {error}") from error
         if values.shape != self.shape:
             raise ContractError(f"the initialiser of {self} returned shape {values.shape}, expected {self.shape}")
         return values

@@ -10,10 +10,11 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.device import Device
-from layernet.core.context import Context, Tape
+from layernet.core.context import Tape
 from layernet.core.net import Net
 from layernet.errors import UsageError
-from layernet.losses import Objective, Penalty
+from layernet.losses import Objective, named
+from layernet.objectives import ObjectivesPass
 from layernet.testing.sampling import projection, stream
 
 Outputs = Mapping[str, Array]
@@ -66,44 +67,32 @@ class Weighted:
     """The objectives of a training: the weighted sum of the means of losses, and of penalties."""
 
     def __init__(self, objectives: Sequence[Objective], net: Net, target: Any) -> None:
-        self._objectives = list(objectives)
+        self._objectives = named(objectives)
         self._net = net
         self._target = target
         self.scale = 0.0
 
     def value(self, tape: Tape) -> float:
         """The total of the pass."""
-        terms = [objective.weight * self._mean(objective, tape)[0] for objective in self._objectives]
+        sums = self._pass(tape).sums
+        for objective in self._objectives:
+            if not sums[objective.name][1] > 0:
+                raise UsageError(f"nothing in the batch counts for {objective.loss!r}")
+        terms = [o.weight * total / count for o in self._objectives for total, count in [sums[o.name]]]
         self.scale = max(self.scale, sum(map(abs, terms)))
         return math.fsum(terms)
 
     def gradients(self, tape: Tape) -> dict[str, Array]:
         """Of the total, with respect to the outputs that a loss looks at."""
-        grads: dict[str, Array] = {}
-        for objective in self._objectives:
-            if isinstance(objective.loss, Penalty):
-                continue
-            _, normaliser, context = self._mean(objective, tape)
-            dy = objective.loss.backward(context) * (objective.weight / normaliser)
-            grads[objective.on] = grads[objective.on] + dy if objective.on in grads else dy
-        return grads
+        return self._pass(tape).gradients()
 
     def add_gradients(self, tape: Tape) -> None:
         """Those of the penalties."""
-        for objective in self._objectives:
-            if isinstance(objective.loss, Penalty):
-                objective.loss.backward(objective.loss.select(self._net), objective.weight, Context(tape))
+        self._pass(tape).add_penalty_gradients()
 
-    def _mean(self, objective: Objective, tape: Tape) -> tuple[float, float, Context]:
-        """(mean, normaliser, the context that the loss saved into)."""
-        context = Context(tape)
-        if isinstance(objective.loss, Penalty):
-            return float(objective.loss.forward(objective.loss.select(self._net), context)), 1.0, context
-        total, normaliser = objective.loss.forward(tape.outputs[objective.on], self._target, context)
-        count = float(normaliser)
-        if not count > 0:
-            raise UsageError(f"nothing in the batch counts for {objective.loss!r}: its normaliser is {count}")
-        return float(total) / count, count, context
+    def _pass(self, tape: Tape) -> ObjectivesPass:
+        """What training runs."""
+        return ObjectivesPass(self._objectives, self._net, tape, self._target)
 
 
 def finite(array: Array) -> bool:

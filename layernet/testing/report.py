@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from layernet.text import aligned
 
 _SHOWN = 12  # failures printed in full
 
@@ -145,7 +146,7 @@ class Report:
         ]
 
     def __str__(self) -> str:
-        parts = [table(self.rows())] if self.tensors else []
+        parts = [aligned(self.rows())] if self.tensors else []
         parts += [f"note: {note}" for note in self.notes]
         parts += [str(failure) for failure in self.failures[:_SHOWN]]
         if len(self.failures) > _SHOWN:
@@ -167,16 +168,6 @@ class Report:
     def _blamed(self, tensor: TensorResult) -> bool:
         place = (tensor.subject, tensor.mode, tensor.layer, tensor.tensor)
         return any((f.subject, f.mode, f.layer, f.tensor) == place for f in self.failures)
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in aligned columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(_line(row, widths) for row in rows)
-
-
-def _line(row: Iterable[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _plain(value: Any) -> Any:

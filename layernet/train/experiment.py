@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from layernet.config.experiment import ExperimentConfig, check_data, load_config
 from layernet.core.net import Net
+from layernet.core.summary import count_flops
 from layernet.data.dataset import split
 from layernet.data.loader import Loader, fit_transforms
 from layernet.errors import UsageError, did_you_mean
@@ -19,6 +22,7 @@ from layernet.train.recorder import Recorder
 from layernet.train.rundir import RunDirectory
 from layernet.train.trainer import Row, Trainer, evaluate
 
+_SMALL = 10**8  # multiply-adds of a batch's forward
 Overrides = Mapping[str, object] | Sequence[str]
 
 
@@ -64,7 +68,7 @@ class Experiment:
         """
         if not self._fresh:
             raise UsageError("this experiment does not start from its seed any more", "load its config anew")
-        check_data(self.config)
+        len(self.loaders["train"])  # data that gives no batch is an error before there is a run
         run = RunDirectory.create(Path(runs), name or self.config.name)
         run.describe(
             given=self.config.text,
@@ -81,8 +85,9 @@ class Experiment:
         """Go on with a run that ended early, from its checkpoint `last`, to the same end as if it had not."""
         directory = RunDirectory.open(Path(run))
         experiment = cls(load_config(directory.resolved))
-        check_data(experiment.config)
         saved = checkpoint.load(directory.checkpoint("last"))
+        state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
+        experiment._measured = True
         experiment._train(directory, saved, console or Console())
         return experiment
 
@@ -91,7 +96,14 @@ class Experiment:
         loaders = self.loaders
         if split not in loaders:
             raise UsageError(f"the config has no data.{split}", did_you_mean(split, set(loaders) - {"train_eval"}))
-        return evaluate(self.config, self.net, loaders["train_eval"] if split == "train" else loaders[split])
+        with self._threads():
+            return evaluate(self.config, self.net, loaders["train_eval" if split == "train" else split])
+
+    def _threads(self) -> AbstractContextManager[object]:
+        """BLAS at one thread within it, where the net is small: several would wait for each other more than work."""
+        work = (count_flops(self.net.root) or 0) * self.config.data.batch_size
+        limits: AbstractContextManager[object] = threadpool_limits(limits=1 if work < _SMALL else None)
+        return limits
 
     @property
     def loaders(self) -> dict[str, Loader]:
@@ -101,6 +113,7 @@ class Experiment:
         return self._loaders
 
     def _open_data(self) -> dict[str, Loader]:
+        check_data(self.config)
         data, seed = self.config.data, self.config.seed
         sets = {"train": data.train}
         if isinstance(data.val, float):
@@ -143,7 +156,8 @@ class Experiment:
         if saved is not None:
             state.restore(saved, trainer)
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
-        trainer.fit()
+        with self._threads():
+            trainer.fit()
         self._finish(run, trainer, display)
 
     def _finish(self, run: RunDirectory, trainer: Trainer, display: Display) -> None:

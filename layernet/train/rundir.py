@@ -36,6 +36,8 @@ class RunDirectory:
 
         Raises LayernetError when it cannot be made.
         """
+        if "/" in name or os.sep in name:
+            raise UsageError(f"a run cannot be called {name!r}", "its directory is chosen with --runs")
         try:
             root.mkdir(parents=True, exist_ok=True)
             number = 1 + max((_number(p.name, name) for p in root.iterdir()), default=0)

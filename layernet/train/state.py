@@ -39,11 +39,11 @@ def restore_net(saved: Checkpoint, net: Net, transforms: Sequence[Any]) -> None:
 
 def restore(saved: Checkpoint, trainer: Trainer) -> None:
     """Put a trainer where the checkpoint was taken."""
-    restore_net(saved, trainer.net, trainer.config.data.all_transforms())
-    trainer.optimizer.load_state_dict(saved.group("optimizer"))
     if saved.meta["step"] > trainer.total_steps:
         raise CheckpointError(
             f"the checkpoint is at step {saved.meta['step']}, but the config trains {trainer.total_steps} steps",
-            "raise train.epochs",
+            "it is of another config",
         )
+    restore_net(saved, trainer.net, trainer.config.data.all_transforms())
+    trainer.optimizer.load_state_dict(saved.group("optimizer"))
     trainer.load_state(saved.meta)

@@ -16,8 +16,8 @@ import numpy as np
 from layernet.core.net import Net
 from layernet.data.loader import Batch, Loader
 from layernet.errors import Interrupted, NumericsError
+from layernet.objectives import Meter, ObjectivesPass
 from layernet.train.callbacks import Callback
-from layernet.train.objectives import Meter, ObjectivesPass
 
 if TYPE_CHECKING:
     from layernet.config.experiment import ExperimentConfig
@@ -116,10 +116,10 @@ class Trainer:
         tape = net.forward(batch.x, training=True, step=self.step)
         objectives = ObjectivesPass(self.config.objectives, net, tape, batch.target)
         if not math.isfinite(objectives.total):
-            raise NumericsError(
-                f"the loss is {objectives.total} at step {self.step} (epoch {self.epoch:.2f})",
-                "lower the learning rate or add a warm-up; the checkpoints are those of before",
-            )
+            cure = "lower the learning rate or add a warm-up; the checkpoints are those of before"
+            if self.step == 0:
+                cure = "nothing is trained yet: look for it in the data, or for initial values that are far too large"
+            raise NumericsError(f"the loss is {objectives.total} at step {self.step} (epoch {self.epoch:.2f})", cure)
         net.backward(tape, objectives.gradients(), update_buffers=False)
         objectives.add_penalty_gradients()
         tape.update_buffers()

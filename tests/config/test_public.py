@@ -59,3 +59,7 @@ def test_importing_layernet_is_light() -> None:
     code = "import sys, layernet; print([m for m in ('numpy', 'yaml', 'pydantic', 'rich', 'cupy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_users_own_block_needs_is_public() -> None:
+    assert issubclass(ln.BasicBlock, ln.Block)

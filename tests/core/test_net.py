@@ -17,6 +17,7 @@ from layernet.core.sequential import Ref, Sequential
 from layernet.errors import CheckpointError, ContractError, ShapeError, UsageError
 from layernet.layers.activation import ReLU
 from layernet.layers.linear import Linear
+from layernet.layers.shape import Reshape
 from tests.core.toys import Scale, Side, Track, Twice
 
 X = np.random.default_rng(0).normal(size=(5, 4))
@@ -413,3 +414,32 @@ def test_one_layer_called_twice_adds_both_gradients():
     tape = net.forward(X, needs_input_grad=True)
     np.testing.assert_allclose(net.backward(tape, np.ones_like(X)), np.full_like(X, 9.0))
     np.testing.assert_allclose(net.params()["twice_1.body.weight"].grad, (2 * 3 * X).sum(axis=0))
+
+
+def test_a_net_that_cannot_be_built_leaves_its_layers_free():
+    layers = [Linear(3), Reshape([5])]
+    with pytest.raises(ShapeError):
+        Net(layers, (4,))
+    layers[1] = Reshape([3, 1])
+    assert Net(layers, (4,)).output_shape == (3, 1)
+
+
+def test_a_tape_of_another_net_is_refused():
+    one, other = (Net([Linear(2)], (3,)).bind("cpu") for _ in range(2))
+    tape = one.forward(np.ones((1, 3)))
+    with pytest.raises(UsageError, match="the tape is of another net"):
+        other.backward(tape, np.ones((1, 2)))
+
+
+def test_frozen_is_changed_by_freeze_alone():
+    net = Net([Linear(2)], (3,)).bind("cpu")
+    with pytest.raises(AttributeError):
+        net.params()["linear_1.weight"].frozen = True
+    net.freeze("*")
+    assert net.params()["linear_1.weight"].frozen
+
+
+def test_an_initialiser_that_does_not_suit_names_the_parameter():
+    net = Net([Linear(2, bias_init=init.kaiming_normal())], (3,))
+    with pytest.raises(UsageError, match=r"linear_1\.bias \(2,\) cannot be initialised: .*two axes"):
+        net.bind("cpu")

@@ -26,10 +26,10 @@ from layernet.layers.norm import BatchNorm
 from layernet.layers.shape import Flatten
 from layernet.losses import Loss, Penalty
 from layernet.metrics import accuracy
+from layernet.objectives import ObjectivesPass
 from layernet.optim.optimizers import SGD, Adam, AdamW, Optimizer
 from layernet.testing import cases
 from layernet.testing.sampling import stream
-from layernet.train.objectives import ObjectivesPass
 from tests import fakecupy
 from tests.fakecupy.device import fake_device
 

@@ -1,11 +1,9 @@
-"""Conv2d in a net: shapes, arguments and messages, gradients by differences, and torch.nn.Conv2d."""
+"""Conv2d in a net: shapes, arguments and messages, and gradients by differences."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from layernet.core import init
 from layernet.core.net import Net
@@ -158,52 +156,3 @@ def test_a_frozen_layer_gets_no_gradients_and_passes_its_own_on():
     assert net.backward(tape, np.ones((1, 3, 3, 3))).shape == (1, 5, 5, 2)
     assert not net.params()["conv.weight"].has_grad
     np.testing.assert_array_equal(net.params()["conv.bias"].grad, 9)
-
-
-@st.composite
-def drawn_options(draw):
-    pairs = lambda low, high: st.one_of(  # noqa: E731
-        st.integers(low, high), st.tuples(st.integers(low, high), st.integers(low, high))
-    )
-    groups = draw(st.sampled_from([1, 1, 2, 3]))
-    arguments = {
-        "out_channels": groups * draw(st.integers(1, 3)),
-        "kernel_size": draw(pairs(1, 4)),
-        "dilation": draw(pairs(1, 2)),
-        "groups": groups,
-        "bias": draw(st.booleans()),
-        "padding": draw(st.one_of(pairs(0, 3), st.sampled_from(["same", "valid"]))),
-    }
-    arguments["stride"] = 1 if arguments["padding"] == "same" else draw(pairs(1, 3))
-    shape = (draw(st.integers(7, 10)), draw(st.integers(7, 10)), groups * draw(st.integers(1, 3)))
-    return shape, arguments, draw(st.integers(1, 3))
-
-
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")  # torch's, on its own speed
-@settings(max_examples=60, deadline=None)
-@given(drawn_options())
-def test_equals_torch(options):
-    torch = pytest.importorskip("torch")
-    in_shape, arguments, batch = options
-    net = conv_net(in_shape, **arguments)
-    peer = torch.nn.Conv2d(in_shape[2], **arguments).double()
-    params = net.params()
-    with torch.no_grad():
-        peer.weight.copy_(torch.from_numpy(params["conv.weight"].data.transpose(0, 3, 1, 2)))
-        if arguments["bias"]:
-            params["conv.bias"].data[...] = np.linspace(-1, 1, arguments["out_channels"])
-            peer.bias.copy_(torch.from_numpy(params["conv.bias"].data))
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((batch, *in_shape))
-    tx = torch.from_numpy(x.transpose(0, 3, 1, 2)).requires_grad_()
-    ty = peer(tx)
-    tape = net.forward(x, training=True, needs_input_grad=True)
-    dy = rng.standard_normal(tape.output.shape)
-    dx = net.backward(tape, dy)
-    ty.backward(torch.from_numpy(dy.transpose(0, 3, 1, 2)))
-    close = {"rtol": 1e-12, "atol": 1e-12}
-    np.testing.assert_allclose(tape.output, ty.detach().numpy().transpose(0, 2, 3, 1), **close)
-    np.testing.assert_allclose(dx, tx.grad.numpy().transpose(0, 2, 3, 1), **close)
-    np.testing.assert_allclose(params["conv.weight"].grad, peer.weight.grad.numpy().transpose(0, 2, 3, 1), **close)
-    if arguments["bias"]:
-        np.testing.assert_allclose(params["conv.bias"].grad, peer.bias.grad.numpy(), **close)

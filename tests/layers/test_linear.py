@@ -30,20 +30,6 @@ def test_gradients(shape):
     check_gradients(net_of(Linear(3), x), x)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_like_torch(shape):
-    torch = pytest.importorskip("torch")
-    x = numbers(shape)
-    net = net_of(Linear(5).named("fc"), x)
-    found = run(net, x)
-    tx, tw, tb = (torch.tensor(a, requires_grad=True) for a in (x, *(p.data.copy() for p in net.params().values())))
-    ty = torch.nn.functional.linear(tx, tw, tb)
-    ty.backward(torch.tensor(numbers(found.y.shape, 7)))
-    theirs = (ty.detach(), tx.grad, tw.grad, tb.grad)
-    for a, b in zip((found.y, found.dx, *found.grads.values()), theirs, strict=True):
-        np.testing.assert_allclose(a, b.numpy(), rtol=1e-12, atol=1e-12)
-
-
 def test_float32_stays_float32():
     x = numbers((4, 3), dtype="float32")
     assert run(net_of(Linear(2), x), x).y.dtype == np.float32

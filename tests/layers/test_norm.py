@@ -58,44 +58,6 @@ def test_gradients(shape, affine, training):
     check_gradients(net_of(LayerNorm(affine=affine, eps=1e-2), x), x, training, rtol=1e-6)
 
 
-@pytest.mark.parametrize("training", [True, False])
-@shapes
-@affine
-def test_batch_norm_like_torch(shape, affine, training):
-    torch = pytest.importorskip("torch")
-    x = numbers(shape) * 3 + 1
-    net = batch_norm(x, momentum=0.3, affine=affine)
-    theirs = torch.nn.BatchNorm1d(shape[-1], momentum=0.3, affine=affine, dtype=torch.float64).train(training)
-    with torch.no_grad():
-        for name, tensor in (net.params() | net.buffers()).items():
-            getattr(theirs, name.removeprefix("bn.")).copy_(torch.tensor(tensor.data))
-    tx = torch.tensor(x.reshape(-1, shape[-1]), requires_grad=True)
-    ty = theirs(tx)
-    ty.backward(torch.tensor(numbers(shape, 7).reshape(-1, shape[-1])))
-    found = run(net, x, training=training)
-    close(found.y, ty.detach().numpy().reshape(shape), 1e-12)
-    close(found.dx, tx.grad.numpy().reshape(shape), 1e-12)
-    for path, gradient in found.grads.items():
-        close(gradient, getattr(theirs, path.removeprefix("bn.")).grad.numpy(), 1e-12)
-    for path, buffer in net.buffers().items():
-        close(buffer.data, getattr(theirs, path.removeprefix("bn.")).numpy(), 1e-12)
-
-
-@shapes
-@affine
-def test_layer_norm_like_torch(shape, affine):
-    torch = pytest.importorskip("torch")
-    x = numbers(shape) * 3 + 1
-    net = net_of(LayerNorm(affine=affine).named("ln"), x)
-    found = run(net, x)
-    leaves = [torch.tensor(a, requires_grad=True) for a in (x, *(p.data.copy() for p in net.params().values()))]
-    ty = torch.nn.functional.layer_norm(leaves[0], shape[-1:], *leaves[1:], eps=1e-5)
-    ty.backward(torch.tensor(numbers(shape, 7)))
-    close(found.y, ty.detach().numpy(), 1e-12)
-    for ours, leaf in zip((found.dx, *found.grads.values()), leaves, strict=True):
-        close(ours, leaf.grad.numpy(), 1e-11)
-
-
 def test_running_statistics_follow_the_unbiased_variance():
     x = numbers((5, 2)) + 4
     net = Net([BatchNorm(momentum=0.25).named("bn")], (2,)).bind("cpu", "float64")

@@ -1,11 +1,9 @@
-"""Pooling layers in a net: shapes, arguments and messages, gradients by differences, and their torch.nn peers."""
+"""Pooling layers in a net: shapes, arguments and messages, and gradients by differences."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
 from layernet.core.net import Net
 from layernet.errors import ShapeError
@@ -146,47 +144,3 @@ def test_global_average_gradient_is_the_receivers_own():
     np.testing.assert_array_equal(dx.ravel(), [9, 0.25, 0.25, 0.25])
     with pytest.raises(ShapeError, match="GlobalAvgPool2d needs an image"):
         Net([GlobalAvgPool2d()], (10,))
-
-
-@st.composite
-def drawn_geometries(draw):
-    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    arguments = {
-        "kernel_size": kernel,
-        "stride": draw(st.one_of(st.none(), st.tuples(st.integers(1, 4), st.integers(1, 4)))),
-        "padding": draw(st.tuples(*(st.integers(0, k // 2) for k in kernel))),
-        "ceil_mode": draw(st.booleans()),
-    }
-    return arguments, (draw(st.integers(4, 9)), draw(st.integers(4, 9)), draw(st.integers(1, 3)))
-
-
-def equals_torch(torch, layer, peer, in_shape, seed):
-    # few distinct values: with ties, the same pixel must win
-    x = np.random.default_rng(seed).integers(-3, 3, (2, *in_shape)).astype("float64")
-    net = net_of(layer, in_shape)
-    tx = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
-    ty = peer(tx)
-    tape = net.forward(x, training=True, needs_input_grad=True)
-    dy = np.random.default_rng(1).standard_normal(tape.output.shape)
-    np.testing.assert_allclose(tape.output, ty.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-13, atol=1e-13)
-    ty.backward(torch.from_numpy(dy.transpose(0, 3, 1, 2)))
-    np.testing.assert_allclose(net.backward(tape, dy), tx.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-13, atol=1e-13)
-
-
-@settings(max_examples=80, deadline=None)
-@given(drawn_geometries(), st.integers(1, 2), st.integers(0, 9))
-def test_max_equals_torch(drawn, dilation, seed):
-    torch = pytest.importorskip("torch")
-    arguments, in_shape = drawn
-    arguments = arguments | {"dilation": dilation}
-    assume(all(dilation * (k - 1) + 1 <= n for k, n in zip(arguments["kernel_size"], in_shape[:2], strict=True)))
-    equals_torch(torch, MaxPool2d(**arguments), torch.nn.MaxPool2d(**arguments), in_shape, seed)
-
-
-@settings(max_examples=80, deadline=None)
-@given(drawn_geometries(), st.booleans(), st.integers(0, 9))
-def test_avg_equals_torch(drawn, count_include_pad, seed):
-    torch = pytest.importorskip("torch")
-    arguments, in_shape = drawn
-    arguments = arguments | {"count_include_pad": count_include_pad}
-    equals_torch(torch, AvgPool2d(**arguments), torch.nn.AvgPool2d(**arguments), in_shape, seed)

@@ -284,7 +284,7 @@ def test_memory_is_flat_over_any_number_of_steps(config: Path, tmp_path: Path) -
 
     class Weigh(Callback):
         def on_step(self, trainer: Trainer) -> None:
-            if trainer.step in (20, 120):
+            if trainer.step in (15, 115):  # the last evaluation, at 120, makes caches of its own
                 gc.collect()
                 held.append(tracemalloc.get_traced_memory()[0])
 

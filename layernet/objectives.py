@@ -1,4 +1,4 @@
-"""The objectives of a run together: their values and gradients for a pass, and their means over many passes."""
+"""The objectives together: their values and gradients for a pass of a net, and their means over many passes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class ObjectivesPass:
         self._params = {o.name: net.matching(o.loss.params) for o in objectives if isinstance(o.loss, Penalty)}
         self._contexts = [Context(tape) for _ in objectives]
         self.sums: dict[str, tuple[float, float]] = {}
-        for objective, context in zip(objectives, self._contexts, strict=True):
-            if isinstance(objective.loss, Penalty):
-                value = objective.loss.forward(self._params[objective.name], context)
-                self.sums[objective.name] = (float(value), 1.0)
-            else:
-                value, normaliser = objective.loss.forward(tape.outputs[objective.on], target, context)
-                self.sums[objective.name] = (float(value), float(normaliser))
+        with tape.device.activate():
+            for objective, context in zip(objectives, self._contexts, strict=True):
+                if isinstance(objective.loss, Penalty):
+                    value = objective.loss.forward(self._params[objective.name], context)
+                    self.sums[objective.name] = (float(value), 1.0)
+                else:
+                    value, normaliser = objective.loss.forward(tape.outputs[objective.on], target, context)
+                    self.sums[objective.name] = (float(value), float(normaliser))
 
     @property
     def total(self) -> float:
@@ -41,18 +42,20 @@ class ObjectivesPass:
     def gradients(self) -> dict[str, Array]:
         """The gradient of the total with respect to each output that an objective looks at."""
         grads: dict[str, Array] = {}
-        for objective, context in zip(self._objectives, self._contexts, strict=True):
-            if isinstance(objective.loss, Penalty) or objective.weight == 0:
-                continue
-            dy = objective.loss.backward(context) * self._scale(objective)
-            grads[objective.on] = grads[objective.on] + dy if objective.on in grads else dy
+        with self._tape.device.activate():
+            for objective, context in zip(self._objectives, self._contexts, strict=True):
+                if isinstance(objective.loss, Penalty) or objective.weight == 0:
+                    continue
+                dy = objective.loss.backward(context) * self._scale(objective)
+                grads[objective.on] = grads[objective.on] + dy if objective.on in grads else dy
         return grads
 
     def add_penalty_gradients(self) -> None:
         """Add the penalties' gradients to those of the parameters."""
-        for objective, context in zip(self._objectives, self._contexts, strict=True):
-            if isinstance(objective.loss, Penalty) and objective.weight != 0:
-                objective.loss.backward(self._params[objective.name], objective.weight, context)
+        with self._tape.device.activate():
+            for objective, context in zip(self._objectives, self._contexts, strict=True):
+                if isinstance(objective.loss, Penalty) and objective.weight != 0:
+                    objective.loss.backward(self._params[objective.name], objective.weight, context)
 
     def _scale(self, objective: Objective) -> float:
         normaliser = self.sums[objective.name][1]

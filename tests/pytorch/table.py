@@ -1,0 +1,49 @@
+"""The whole table, and what is not in it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+from layernet.config.names import BUILT_IN
+from tests.pytorch.entry import Row, measure
+from tests.pytorch.layers import LAYERS
+from tests.pytorch.losses import LOSSES
+from tests.pytorch.optimizers import OPTIMIZERS
+
+TABLE = [*LAYERS, *LOSSES, *OPTIMIZERS]
+
+NO_COUNTERPART = {
+    "Residual": "torch.nn leaves sums of branches to plain code",
+    "Concat": "torch.nn leaves branches to plain code",
+    "Add": "torch.nn leaves sums of branches to plain code",
+    "Recompute": "torch.utils.checkpoint is a function, and changes no number",
+    "AuxiliaryHead": "torch.nn leaves second outputs to plain code",
+    "BasicBlock": "torchvision's, not torch's; tests/layers/test_composite.py builds it of torch.nn.functional",
+}
+"""What PyTorch does not have, and why."""
+
+
+def rows(draws: int, names: Sequence[str] = ()) -> Iterator[Row]:
+    """The measured rows, of these names or of all, `draws` examples an entry."""
+    for name in dict.fromkeys(entry.name for entry in TABLE):
+        if names and name not in names:
+            continue
+        row = Row(name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Using padding='same' with even kernel")
+            for entry in TABLE:
+                if entry.name == name:
+                    measure(entry, draws, row)
+        yield row
+
+
+def complaints() -> list[str]:
+    """What is wrong with the table itself: a built-in layer, loss or optimizer in neither list, or a name in vain."""
+    built_in = {name for kind in ("layer", "loss", "optimizer") for name in BUILT_IN[kind]}  # type: ignore[index]
+    compared = {entry.name for entry in TABLE}
+    return [
+        *(f"{name} is compared with nothing" for name in sorted(built_in - compared - set(NO_COUNTERPART))),
+        *(f"{name} is in the table and in NO_COUNTERPART" for name in sorted(compared & set(NO_COUNTERPART))),
+        *(f"{name} is not built in" for name in sorted((compared | set(NO_COUNTERPART)) - built_in)),
+    ]
