@@ -216,7 +216,7 @@ def result_of(
         unproven=sum(p.unproven for p in points),
         tiny=sum(p.tiny for p in points),
         failed=count(Verdict.FAILED),
-        worst=max((p.error for p in points if p.verdict is Verdict.PASSED), default=0.0),
+        worst=max((p.error for p in points if p.verdict in told), default=0.0),
         norm_error=float(np.linalg.norm(a - n)) / max(norms) if max(norms) > 0 else 0.0,
         cosine=float(a @ n) / (norms[0] * norms[1]) if min(norms) > 0 else 1.0 if max(norms) == 0 else 0.0,
     )

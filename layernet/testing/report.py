@@ -105,7 +105,7 @@ class Report:
 
     @property
     def worst(self) -> float:
-        """The largest relative error of any point that passed."""
+        """The largest relative error of any point that could be compared: at most rtol where all is well."""
         return max((tensor.worst for tensor in self.tensors), default=0.0)
 
     def add(self, other: Report) -> None:

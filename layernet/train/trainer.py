@@ -183,9 +183,13 @@ class Trainer:
             yield
             return
 
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
         def note(number: int, frame: FrameType | None) -> None:
             self._stop_signal = number
-            signal.signal(number, before[number])
+            restore()  # whichever comes second
 
         before: dict[int, Any] = {}
         for number in (int(signal.SIGINT), int(signal.SIGTERM)):
@@ -193,8 +197,7 @@ class Trainer:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            restore()
 
 
 def evaluate(config: ExperimentConfig, net: Net, loader: Loader) -> dict[str, float]:

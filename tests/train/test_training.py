@@ -102,9 +102,10 @@ def callback(experiment: Experiment, what: Callback) -> Iterator[None]:
 
 
 def test_the_same_seed_is_the_same_bits_with_and_without_prefetch(config: Path, tmp_path: Path) -> None:
+    long = {"train.epochs": 10}  # 100 steps
     a, b, c = (
         Experiment.load(config, overrides).train(tmp_path / name, console=quiet())
-        for name, overrides in [("a", {}), ("b", {}), ("c", {"data.prefetch": False})]
+        for name, overrides in [("a", long), ("b", long), ("c", {"data.prefetch": False, **long})]
     )
     assert_same_end(a, b)
     assert_same_end(a, c)
@@ -131,6 +132,21 @@ def test_an_interrupted_run_resumes_to_the_same_bits(config: Path, tmp_path: Pat
     Experiment.resume(cut, console=quiet())  # a finished run stays as it is
     assert_same_end(whole, cut)
     assert files_of(cut) == files
+
+
+def test_after_the_first_signal_any_second_acts_as_always(config: Path, tmp_path: Path) -> None:
+    class Watch(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                handlers.append([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)])
+
+    handlers = [[signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]]
+    experiment = Experiment.load(config)
+    with callback(experiment, Watch()), pytest.raises(Interrupted) as caught:
+        experiment.train(tmp_path, console=quiet())
+    assert caught.value.exit_code == 143
+    assert handlers[1] == handlers[0]
 
 
 def test_metrics_and_evaluation_agree(config: Path, tmp_path: Path) -> None:
