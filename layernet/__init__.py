@@ -50,6 +50,13 @@ if TYPE_CHECKING:
     from layernet.layers.activation import SiLU as SiLU
     from layernet.layers.activation import Softmax as Softmax
     from layernet.layers.activation import Tanh as Tanh
+    from layernet.layers.arithmetic import Abs as Abs
+    from layernet.layers.arithmetic import Affine as Affine
+    from layernet.layers.arithmetic import Exp as Exp
+    from layernet.layers.arithmetic import Log as Log
+    from layernet.layers.arithmetic import Power as Power
+    from layernet.layers.arithmetic import Sqrt as Sqrt
+    from layernet.layers.arithmetic import Square as Square
     from layernet.layers.composite import Add as Add
     from layernet.layers.composite import AuxiliaryHead as AuxiliaryHead
     from layernet.layers.composite import BasicBlock as BasicBlock
@@ -59,14 +66,35 @@ if TYPE_CHECKING:
     from layernet.layers.composite import Residual as Residual
     from layernet.layers.conv import Conv2d as Conv2d
     from layernet.layers.dropout import Dropout as Dropout
+    from layernet.layers.dropout import Dropout2d as Dropout2d
+    from layernet.layers.dropout import DropPath as DropPath
+    from layernet.layers.dropout import GaussianNoise as GaussianNoise
     from layernet.layers.linear import Linear as Linear
+    from layernet.layers.local_norm import LocalContrastNorm as LocalContrastNorm
+    from layernet.layers.local_norm import LocalResponseNorm as LocalResponseNorm
     from layernet.layers.norm import BatchNorm as BatchNorm
+    from layernet.layers.norm import GroupNorm as GroupNorm
+    from layernet.layers.norm import InstanceNorm2d as InstanceNorm2d
     from layernet.layers.norm import LayerNorm as LayerNorm
+    from layernet.layers.norm import RMSNorm as RMSNorm
     from layernet.layers.pool import AvgPool2d as AvgPool2d
     from layernet.layers.pool import GlobalAvgPool2d as GlobalAvgPool2d
     from layernet.layers.pool import MaxPool2d as MaxPool2d
+    from layernet.layers.rectifier import ELU as ELU
+    from layernet.layers.rectifier import SELU as SELU
+    from layernet.layers.rectifier import Hardswish as Hardswish
+    from layernet.layers.rectifier import Hardtanh as Hardtanh
+    from layernet.layers.rectifier import Mish as Mish
+    from layernet.layers.rectifier import ReLU6 as ReLU6
+    from layernet.layers.rectifier import Softplus as Softplus
     from layernet.layers.shape import Flatten as Flatten
     from layernet.layers.shape import Reshape as Reshape
+    from layernet.layers.squash import GLU as GLU
+    from layernet.layers.squash import LogSigmoid as LogSigmoid
+    from layernet.layers.squash import LogSoftmax as LogSoftmax
+    from layernet.layers.squash import ScaledTanh as ScaledTanh
+    from layernet.layers.squash import Softsign as Softsign
+    from layernet.layers.squash import Tanhshrink as Tanhshrink
     from layernet.losses import L1 as L1
     from layernet.losses import MSE as MSE
     from layernet.losses import BCEWithLogits as BCEWithLogits

@@ -42,6 +42,12 @@ class NumpyChannelOps(ChannelOps):
     def row_dot(self, a: Array, b: Array) -> Array:
         return np.einsum("...j,...j->...", a, b)[..., None]
 
+    def example_sum(self, a: Array) -> Array:
+        return np.ones((1, a.shape[1]), dtype=a.dtype) @ a
+
+    def example_dot(self, a: Array, b: Array) -> Array:
+        return np.einsum("npc,npc->nc", a, b)[:, None]
+
 
 class NumpyElementwiseOps(ActivationOps):
     def erf(self, x: Array) -> Array:

@@ -17,13 +17,17 @@ from layernet.backend.random import Stream
 from layernet.core.layer import Layer
 from layernet.core.sequential import Sequential
 from layernet.layers.activation import GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from layernet.layers.arithmetic import Abs, Affine, Exp, Log, Power, Sqrt, Square
 from layernet.layers.composite import Add, AuxiliaryHead, BasicBlock, Concat, Recompute, Residual
 from layernet.layers.conv import Conv2d
-from layernet.layers.dropout import Dropout
+from layernet.layers.dropout import Dropout, Dropout2d, DropPath, GaussianNoise
 from layernet.layers.linear import Linear
-from layernet.layers.norm import BatchNorm, LayerNorm
+from layernet.layers.local_norm import LocalContrastNorm, LocalResponseNorm
+from layernet.layers.norm import BatchNorm, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from layernet.layers.rectifier import ELU, SELU, Hardswish, Hardtanh, Mish, ReLU6, Softplus
 from layernet.layers.shape import Flatten, Reshape
+from layernet.layers.squash import GLU, LogSigmoid, LogSoftmax, ScaledTanh, Softsign, Tanhshrink
 from layernet.losses import L1, MSE, BCEWithLogits, CrossEntropy, L1Penalty, L2Penalty, Loss, Penalty
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck
@@ -88,6 +92,21 @@ LAYERS: list[Case] = [
     _layer(BatchNorm, (4, 3, 5), "images, no affine", affine=False),
     _layer(LayerNorm, (5,)),
     _layer(LayerNorm, (3, 5), "sequence, no affine", affine=False),
+    _layer(GroupNorm, (4, 3, 6), num_groups=3),
+    _layer(GroupNorm, (5, 4), "sequence, no affine", num_groups=2, eps=0.01, affine=False),
+    _layer(InstanceNorm2d, (4, 3, 5)),
+    _layer(
+        InstanceNorm2d, (4, 3, 5), "affine, tracking", eps=0.01, momentum=0.3, affine=True, track_running_stats=True
+    ),
+    _layer(RMSNorm, (5,)),
+    _layer(RMSNorm, (3, 5), "sequence, no affine", eps=0.01, affine=False),
+    _layer(LocalResponseNorm, (3, 7), size=5, alpha=0.5),
+    _layer(LocalResponseNorm, (4, 3, 5), "even", size=4, alpha=2.0, beta=0.5, k=2.0, average=False),
+    _layer(LocalResponseNorm, (3, 7), "blocked", size=3, alpha=1.5, blocked=True),
+    _layer(LocalResponseNorm, (5, 4, 3), "within", size=3, alpha=3.0, region="within_channel"),
+    _layer(LocalResponseNorm, (3, 6, 2), "within, even", size=4, alpha=3.0, region="within_channel"),
+    _layer(LocalContrastNorm, (5, 4, 3), size=3, alpha=3.0),
+    _layer(LocalContrastNorm, (3, 6, 2), "even", size=4, alpha=5.0, beta=1.0, k=2.0),
     _layer(ReLU, (4, 3, 5)),
     _layer(LeakyReLU, (4, 5), negative_slope=0.1),
     _layer(PReLU, (4, 5)),
@@ -97,7 +116,35 @@ LAYERS: list[Case] = [
     _layer(Sigmoid, (4, 5)),
     _layer(Tanh, (4, 5)),
     _layer(Softmax, (4, 5)),
+    _layer(Hardtanh, (4, 5)),
+    _layer(Hardtanh, (4, 5), "bounds", min_val=-0.3, max_val=1.4),
+    _layer(ReLU6, (4, 5)),
+    _layer(ELU, (4, 5), alpha=0.7),
+    _layer(SELU, (4, 5)),
+    _layer(Hardswish, (4, 5)),
+    _layer(Mish, (4, 5)),
+    _layer(Softplus, (4, 5), beta=2.5),
+    _layer(Softplus, (4, 5), "threshold", threshold=1.2),
+    _layer(ScaledTanh, (4, 5)),
+    _layer(ScaledTanh, (4, 5), "a and b", a=-0.7, b=1.3),
+    _layer(Tanhshrink, (4, 5)),
+    _layer(Tanhshrink, (4, 5), "a", a=2.5),
+    _layer(Softsign, (4, 5)),
+    _layer(LogSigmoid, (4, 5)),
+    _layer(LogSoftmax, (4, 5)),
+    _layer(GLU, (3, 6)),
+    _layer(Affine, (4, 5), scale=-1.7, shift=0.3),
+    _layer(Abs, (4, 5)),
+    _layer(Square, (4, 5)),
+    _layer(Sqrt, (4, 5), shift=3.0),
+    _layer(Log, (4, 5), shift=3.0),
+    _layer(Exp, (4, 5)),
+    _layer(Power, (4, 5), power=1.5, scale=0.5, shift=2.0),
+    _layer(Power, (4, 5), "cube", power=3),
     _layer(Dropout, (4, 5), p=0.3),
+    _layer(Dropout2d, (4, 3, 5), p=0.3),
+    _layer(DropPath, (4, 5), p=0.4),
+    _layer(GaussianNoise, (4, 5), std=0.3),
     _layer(Flatten, (4, 3, 5)),
     _layer(Reshape, (4, 3, 5), shape=[5, -1]),
     _composite(Sequential, lambda: Sequential([Linear(4), Tanh(), Linear(3)]), (5,)),

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from layernet.core.net import Net
-from layernet.layers.dropout import Dropout
+from layernet.errors import ShapeError
+from layernet.layers.dropout import Dropout, Dropout2d, DropPath, GaussianNoise
 from tests.layers.one_layer import Pass, check_gradients, net_of, numbers, run
 
 
@@ -78,3 +79,44 @@ def test_p_is_a_probability(p):
 
 def test_has_no_parameters():
     assert not Net([Dropout()], (3,)).params()
+
+
+@pytest.mark.parametrize("layer", [Dropout2d, DropPath])
+@pytest.mark.parametrize("p", [0.2, 0.6])
+def test_whole_channels_and_whole_examples_are_dropped(layer, p):
+    x = numbers((400, 2, 3, 20))
+    found = run(net_of(layer(p), x), x)
+    kept = found.y != 0
+    fates = kept[:, 0, 0, :] if layer is Dropout2d else kept[:, 0, 0, 0]
+    spread = fates[:, None, None, :] if layer is Dropout2d else fates[:, None, None, None]
+    np.testing.assert_array_equal(kept, np.broadcast_to(spread, x.shape))
+    np.testing.assert_allclose(found.y, x * kept / (1 - p), rtol=1e-14)
+    np.testing.assert_allclose(found.dx, numbers(x.shape, 7) * kept / (1 - p), rtol=1e-14)
+    assert abs(fates.mean() - (1 - p)) < 4 * (p * (1 - p) / fates.size) ** 0.5
+    np.testing.assert_array_equal(run(net_of(layer(p), x), x, training=False).y, x)
+
+
+def test_dropout2d_is_for_images():
+    with pytest.raises(ShapeError, match="Dropout2d needs an image"):
+        Net([Dropout2d()], (4, 3))
+
+
+def test_noise_is_normal_keyed_and_gone_in_evaluation():
+    x = numbers((200, 300))
+    net = net_of(GaussianNoise(0.3), x)
+    found = run(net, x, step=3)
+    noise = found.y - x
+    assert abs(noise.mean()) < 4 * 0.3 / x.size**0.5
+    assert abs(noise.std() - 0.3) < 4 * 0.3 / (2 * x.size) ** 0.5
+    assert abs((abs(noise) < 0.3).mean() - 0.6827) < 0.01
+    np.testing.assert_array_equal(found.dx, numbers(x.shape, 7))
+    np.testing.assert_array_equal(found.y, run(net, x, step=3).y)
+    assert (found.y != run(net, x, step=4).y).all()
+    np.testing.assert_array_equal(run(net, x, training=False).y, x)
+    np.testing.assert_array_equal(run(net_of(GaussianNoise(0.0), x), x).y, x)
+
+
+@pytest.mark.parametrize("std", [-0.1, float("nan"), float("inf")])
+def test_noise_has_a_size(std):
+    with pytest.raises(ValueError, match=f"std must be .*, got {std}"):
+        GaussianNoise(std)

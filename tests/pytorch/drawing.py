@@ -60,6 +60,11 @@ def normal(rng: np.random.Generator, shape: Shape) -> Array:
     return rng.normal(size=shape) * rng.choice([0.1, 1.0, 10.0])
 
 
+def positive(rng: np.random.Generator, shape: Shape) -> Array:
+    """Above 0, none of them close to it."""
+    return rng.uniform(0.1, 4, shape)
+
+
 def ties(rng: np.random.Generator, shape: Shape) -> Array:
     """A few whole numbers, so that many are alike or at a kink."""
     return rng.integers(-2, 3, shape).astype("float64")

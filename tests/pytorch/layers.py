@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import nn
@@ -16,14 +17,18 @@ from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.core.sequential import Sequential
 from layernet.layers.activation import GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from layernet.layers.arithmetic import Abs, Affine, Exp, Log, Power, Sqrt, Square
 from layernet.layers.conv import Conv2d
-from layernet.layers.dropout import Dropout
+from layernet.layers.dropout import Dropout, Dropout2d
 from layernet.layers.linear import Linear
-from layernet.layers.norm import BatchNorm, LayerNorm
+from layernet.layers.local_norm import LocalContrastNorm, LocalResponseNorm
+from layernet.layers.norm import BatchNorm, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from layernet.layers.rectifier import ELU, SELU, Hardswish, Hardtanh, Mish, ReLU6, Softplus
 from layernet.layers.shape import Flatten, Reshape
+from layernet.layers.squash import GLU, LogSigmoid, LogSoftmax, ScaledTanh, Softsign, Tanhshrink
 from tests.pytorch import drawing
-from tests.pytorch.drawing import anything, flags, images, sequences, several, ties, vectors
+from tests.pytorch.drawing import anything, flags, images, positive, sequences, several, ties, vectors
 from tests.pytorch.entry import Array, DependentOptions, Entry, Errors, Options, Shape, difference, to_theirs, worst
 
 
@@ -108,6 +113,63 @@ def torch_layer_norm(affine: bool = True, **options: Any) -> nn.Module:
     return nn.LayerNorm(elementwise_affine=affine, **options)
 
 
+def torch_rms_norm(affine: bool = True, **options: Any) -> nn.Module:
+    return nn.RMSNorm(elementwise_affine=affine, **options)
+
+
+class Formula(nn.Module):
+    """What torch.nn has no module for, written with torch's functions: autograd derives the gradient."""
+
+    def __init__(self, formula: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.formula = formula
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.formula(x)
+
+
+def torch_local_norm(
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    region: str = "across_channels",
+    blocked: bool = False,
+    average: bool = True,
+    contrast: bool = False,
+) -> nn.Module:
+    """Sums over neighbours as products with matrices of 0 and 1."""
+
+    def window(n: int, x: torch.Tensor) -> torch.Tensor:
+        from_start = torch.arange(n) // size * size if blocked else torch.arange(n) - size // 2
+        offset = torch.arange(n)[None] - from_start[:, None]
+        return ((offset >= 0) & (offset < size)).to(x.dtype)
+
+    def total(x: torch.Tensor) -> torch.Tensor:
+        if region == "across_channels":
+            return torch.einsum("...c,dc->...d", x, window(x.shape[-1], x))
+        return torch.einsum("nhwc,ih,jw->nijc", x, window(x.shape[1], x), window(x.shape[2], x))
+
+    def formula(x: torch.Tensor) -> torch.Tensor:
+        e = x - total(x) / total(torch.ones_like(x)) if contrast else x
+        n = 1 if not average else size if region == "across_channels" else size**2
+        return x * (k + alpha / n * total(e * e)) ** -beta
+
+    return Formula(formula)
+
+
+def torch_contrast_norm(**options: Any) -> nn.Module:
+    return torch_local_norm(**options, region="within_channel", contrast=True)
+
+
+def torch_scaled_tanh(a: float = 1.7159, b: float = 2 / 3) -> nn.Module:
+    return Formula(lambda x: a * torch.tanh(b * x))
+
+
+def torch_power(power: float = 1.0, scale: float = 1.0, shift: float = 0.0) -> nn.Module:
+    return Formula(lambda x: torch.pow(scale * x + shift, power))
+
+
 def torch_reshape(shape: list[int]) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Unflatten(1, shape))
 
@@ -129,6 +191,26 @@ _batch_norm: dict[str, Any] = {
     "modes": (True, False),
     "momentum": st.floats(0, 1),
 }
+_local_norm: dict[str, Any] = {
+    "size": st.integers(1, 6),
+    "alpha": st.floats(0, 2),
+    "beta": st.sampled_from([0.75, 0.5, 1.3]),
+    "k": st.floats(0.5, 2),
+}
+
+
+def _drelu(draw: DrawFn, shape: Shape) -> Options:
+    return {"a": draw(st.floats(0.3, 4))}
+
+
+def _affine(draw: DrawFn, shape: Shape) -> Options:
+    return {"scale": draw(st.floats(-2, 2)), "shift": draw(st.floats(-2, 2))}
+
+
+def _within(draw: DrawFn, shape: Shape) -> Options:
+    return {"region": "within_channel"}
+
+
 _max_window = partial(drawing.window, padded=True)
 _mean_window = partial(drawing.window, padded=True, dilated=False)
 
@@ -145,6 +227,27 @@ LAYERS = [
     channels_first(BatchNorm, nn.BatchNorm1d, several(vectors | sequences), **_batch_norm),
     channels_first(BatchNorm, nn.BatchNorm2d, several(images), **_batch_norm),
     layer(LayerNorm, torch_layer_norm, asks={"normalized_shape": -1}, **_norm),
+    channels_first(
+        GroupNorm,
+        nn.GroupNorm,
+        several(anything),
+        lambda draw, shape: {"num_groups": drawing.divisor(draw, shape[-1])},
+        asks={"num_channels": -1},
+        modes=(True, False),
+        **_norm,
+    ),
+    channels_first(
+        InstanceNorm2d,
+        nn.InstanceNorm2d,
+        images.filter(lambda shape: math.prod(shape[1:3]) > 1),
+        **_batch_norm,
+        track_running_stats=flags,
+    ),
+    layer(RMSNorm, torch_rms_norm, asks={"normalized_shape": -1}, eps=st.sampled_from([None, 1e-5, 0.1]), affine=flags),
+    channels_first(LocalResponseNorm, nn.LocalResponseNorm, sequences | images, **_local_norm),
+    layer(LocalResponseNorm, torch_local_norm, blocked=flags, average=flags, **_local_norm),
+    layer(LocalResponseNorm, torch_local_norm, images, _within, average=flags, **_local_norm),
+    layer(LocalContrastNorm, torch_contrast_norm, images, **_local_norm),
     layer(ReLU, nn.ReLU),
     layer(ReLU, nn.ReLU, values=ties),
     layer(LeakyReLU, nn.LeakyReLU, negative_slope=st.floats(0, 2)),
@@ -156,8 +259,38 @@ LAYERS = [
     layer(Sigmoid, nn.Sigmoid),
     layer(Tanh, nn.Tanh),
     layer(Softmax, partial(nn.Softmax, dim=-1)),
+    layer(Hardtanh, nn.Hardtanh, min_val=st.floats(-3, -0.5), max_val=st.floats(0, 4)),
+    layer(Hardtanh, nn.Hardtanh, min_val=st.integers(-2, -1), max_val=st.integers(0, 2), values=ties),
+    layer(ReLU6, nn.ReLU6),
+    layer(ReLU6, nn.ReLU6, values=lambda rng, shape: 3 * ties(rng, shape)),
+    layer(ELU, nn.ELU, alpha=st.floats(0.01, 3)),
+    layer(ELU, nn.ELU, alpha=st.floats(0.01, 3), values=ties),
+    layer(SELU, nn.SELU),
+    layer(SELU, nn.SELU, values=ties),
+    layer(Hardswish, nn.Hardswish),
+    layer(Hardswish, nn.Hardswish, values=lambda rng, shape: 1.5 * ties(rng, shape)),
+    layer(Mish, nn.Mish),
+    layer(Softplus, nn.Softplus, beta=st.floats(0.1, 5), threshold=st.sampled_from([20.0, 4.0, 0.5])),
+    layer(ScaledTanh, torch_scaled_tanh, a=st.floats(-2, 2), b=st.floats(-2, 2)),
+    layer(Tanhshrink, nn.Tanhshrink),
+    layer(Tanhshrink, lambda a: Formula(lambda x: x - a * torch.tanh(x / a)), dependent=_drelu),
+    layer(Softsign, nn.Softsign),
+    layer(LogSigmoid, nn.LogSigmoid),
+    layer(LogSoftmax, partial(nn.LogSoftmax, dim=-1)),
+    layer(GLU, nn.GLU, anything.filter(lambda shape: shape[-1] % 2 == 0)),
+    layer(Affine, lambda scale, shift: Formula(lambda x: scale * x + shift), dependent=_affine),
+    layer(Abs, lambda: Formula(torch.abs)),
+    layer(Abs, lambda: Formula(torch.abs), values=ties),
+    layer(Square, lambda: Formula(torch.square)),
+    layer(Sqrt, lambda shift=0.0: Formula(lambda x: torch.sqrt(x + shift)), values=positive, shift=st.floats(0, 2)),
+    layer(Log, lambda shift=0.0: Formula(lambda x: torch.log(x + shift)), values=positive, shift=st.floats(0, 2)),
+    layer(Exp, lambda: Formula(torch.exp), values=positive),
+    layer(Power, torch_power, values=positive, power=st.floats(-2, 3), scale=st.floats(0, 2), shift=st.floats(0.1, 2)),
+    layer(Power, torch_power, power=st.sampled_from([0.0, 1.0, 2.0, 3.0]), scale=st.floats(-2, 2), values=ties),
     layer(Dropout, nn.Dropout, modes=(False,), p=st.floats(0, 1)),
     layer(Dropout, nn.Dropout, dependent=lambda draw, shape: {"p": draw(st.sampled_from([0.0, 1.0]))}),  # no chance
+    channels_first(Dropout2d, nn.Dropout2d, images, modes=(False,), p=st.floats(0, 1)),
+    channels_first(Dropout2d, nn.Dropout2d, images, lambda draw, shape: {"p": draw(st.sampled_from([0.0, 1.0]))}),
     layer(Flatten, nn.Flatten),
     layer(Reshape, torch_reshape, dependent=new_shape),
     layer(chain, torch_chain, vectors | sequences, name="Sequential", asks={"inputs": -1}, width=drawing.channels),

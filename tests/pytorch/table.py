@@ -19,6 +19,8 @@ NO_COUNTERPART = {
     "Add": "torch.nn leaves sums of branches to plain code",
     "Recompute": "torch.utils.checkpoint is a function, and changes no number",
     "AuxiliaryHead": "torch.nn leaves second outputs to plain code",
+    "DropPath": "torchvision's StochasticDepth, not torch's",
+    "GaussianNoise": "torch.nn has none",
     "BasicBlock": "torchvision's, not torch's; tests/layers/test_composite.py builds it of torch.nn.functional",
 }
 """What PyTorch does not have, and why."""

@@ -34,3 +34,11 @@ class ChannelOps(KernelFamily):
     def row_dot(self, a: Array, b: Array) -> Array:
         """(..., C), (..., C) -> (..., 1): the sum of a * b over the last axis."""
         return self.row_sum(a * b)
+
+    def example_sum(self, a: Array) -> Array:
+        """(N, P, C) -> (N, 1, C): the sum over the places of each example."""
+        return a.sum(axis=1, keepdims=True)
+
+    def example_dot(self, a: Array, b: Array) -> Array:
+        """(N, P, C), (N, P, C) -> (N, 1, C): the sum of a * b over the places of each example."""
+        return self.example_sum(a * b)

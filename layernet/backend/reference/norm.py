@@ -1,4 +1,4 @@
-"""Normalisation: batch norm (with the statistics of the batch, or given ones) and layer norm."""
+"""Normalisation: batch norm (with the statistics of the batch, or given ones), layer, group and RMS norm."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 from layernet.backend import Array
 from layernet.backend.reference.channels import ChannelOps
 
-# Both norms map a group of n numbers x (batch norm: one channel of the whole batch; layer norm: the channels of one
-# place) to xhat = (x - m) r, with the mean m, the variance v = mean((x - m)^2) and r = 1 / sqrt(v + eps).
+# Each norm maps a group of n numbers x (batch norm: one channel of the whole batch; layer norm: the channels of one
+# place; group norm: some channels of one example) to xhat = (x - m) r, with the mean m, the variance
+# v = mean((x - m)^2) and r = 1 / sqrt(v + eps).
 #
 # Their backward. Let g be the gradient with respect to xhat and c = x - m, so that mean(c) = 0. A change d of x moves
 #     m by mean(d),   v by 2 mean(c (d - mean(d))) = 2 mean(c d),   r by -1/2 r^3 dv = -r^3 mean(c d),
@@ -17,6 +18,10 @@ from layernet.backend.reference.channels import ChannelOps
 # What stands beside each element of d is the gradient:
 #     dx = r (g - mean(g) - c r^2 mean(g c)) = r (g - mean(g) - xhat mean(g xhat)).
 # It is orthogonal to 1 and, but for eps, to c: shifting or scaling the group changes nothing.
+#
+# RMS norm leaves the mean where it is: with m = 0 throughout, dx = r (g - xhat mean(g xhat)).
+#
+# Mean squares of group and RMS norm divide before they sum, so that a long sum of large squares does not overflow.
 
 
 class NormOps(ChannelOps):
@@ -90,3 +95,68 @@ class NormOps(ChannelOps):
             dx *= rstd
         dw = self.channel_dot(dy, xhat) if need_dw else None
         return dx, dw, self.channel_sum(dy) if need_db else None
+
+    def group_norm(
+        self, x: Array, groups: int, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
+        """(y, mean, var, res): every group of neighbouring channels of each example of x (N, ..., C) brought to mean 0
+        and variance 1, then scaled and shifted per channel. `mean` and `var` (N, groups) are biased.
+        """
+        flat = x.reshape(len(x), -1, x.shape[-1])
+        count = flat.shape[1] * x.shape[-1] // groups
+        mean = self._over_groups(self.example_sum(flat), groups) / count
+        xhat = flat - self._to_channels(mean, x.shape[-1])
+        var = self._over_groups(self.example_dot(xhat, xhat * (1 / count)), groups)
+        rstd = self._to_channels(1.0 / self.xp.sqrt(var + eps), x.shape[-1])
+        xhat *= rstd
+        y = xhat if weight is None and bias is None else self.channel_affine(xhat, weight, bias)
+        return y.reshape(x.shape), mean[..., 0], var[..., 0], (xhat, rstd, weight, groups)
+
+    def group_norm_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """(dx, dweight, dbias). Sums over the places serve both the parameters and the means of the groups."""
+        xhat, rstd, weight, groups = res
+        flat = dy.reshape(xhat.shape)
+        sums = self.example_sum(flat) if need_db or need_dx else None
+        dots = self.example_dot(flat, xhat) if need_dw or need_dx else None
+        dx = None
+        if need_dx:
+            scale = rstd if weight is None else rstd * weight
+            count = flat.shape[1] * flat.shape[2] // groups
+            shift, slope = (
+                self._to_channels(self._over_groups(part if weight is None else part * weight, groups), flat.shape[2])
+                for part in (sums, dots)
+            )
+            dx = flat * scale
+            dx -= xhat * (rstd * slope / count)
+            dx -= rstd * shift / count
+            dx = dx.reshape(dy.shape)
+        dw = None if dots is None or not need_dw else dots.sum(axis=(0, 1))
+        return dx, dw, None if sums is None or not need_db else sums.sum(axis=(0, 1))
+
+    def _over_groups(self, a: Array, groups: int) -> Array:
+        """(N, 1, C) -> (N, groups, 1): the sum over the channels of each group."""
+        return a.reshape(len(a), groups, -1).sum(axis=-1, keepdims=True)
+
+    def _to_channels(self, a: Array, channels: int) -> Array:
+        """(N, groups, 1) -> (N, 1, C): every channel gets its group's number."""
+        return self.xp.repeat(a.reshape(len(a), 1, -1), channels // a.shape[1], axis=-1)
+
+    def rms_norm(self, x: Array, weight: Array | None, eps: float) -> tuple[Array, Any]:
+        """The last axis of x (..., C) brought to mean square 1, then scaled per channel."""
+        rstd = 1.0 / self.xp.sqrt(self.row_dot(x, x * (1 / x.shape[-1])) + eps)
+        xhat = x * rstd
+        return xhat if weight is None else self.channel_affine(xhat, weight), (xhat, rstd, weight)
+
+    def rms_norm_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True
+    ) -> tuple[Array | None, Array | None]:
+        """(dx, dweight)."""
+        xhat, rstd, weight = res
+        dx = None
+        if need_dx:
+            g = dy if weight is None else self.channel_affine(dy, weight)
+            dx = g - xhat * (self.row_dot(g, xhat) / dy.shape[-1])
+            dx *= rstd
+        return dx, self.channel_dot(dy, xhat) if need_dw else None
