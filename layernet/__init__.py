@@ -57,16 +57,24 @@ if TYPE_CHECKING:
     from layernet.layers.composite import Concat as Concat
     from layernet.layers.composite import Recompute as Recompute
     from layernet.layers.composite import Residual as Residual
+    from layernet.layers.conv import Conv1d as Conv1d
     from layernet.layers.conv import Conv2d as Conv2d
+    from layernet.layers.conv_transpose import ConvTranspose2d as ConvTranspose2d
     from layernet.layers.dropout import Dropout as Dropout
+    from layernet.layers.embedding import Embedding as Embedding
+    from layernet.layers.linear import Bias as Bias
     from layernet.layers.linear import Linear as Linear
+    from layernet.layers.linear import Scale as Scale
+    from layernet.layers.local import Local2d as Local2d
     from layernet.layers.norm import BatchNorm as BatchNorm
     from layernet.layers.norm import LayerNorm as LayerNorm
     from layernet.layers.pool import AvgPool2d as AvgPool2d
     from layernet.layers.pool import GlobalAvgPool2d as GlobalAvgPool2d
     from layernet.layers.pool import MaxPool2d as MaxPool2d
+    from layernet.layers.separable import SeparableConv2d as SeparableConv2d
     from layernet.layers.shape import Flatten as Flatten
     from layernet.layers.shape import Reshape as Reshape
+    from layernet.layers.weight_norm import WeightNorm as WeightNorm
     from layernet.losses import L1 as L1
     from layernet.losses import MSE as MSE
     from layernet.losses import BCEWithLogits as BCEWithLogits
