@@ -64,7 +64,14 @@ if TYPE_CHECKING:
     from layernet.layers.norm import LayerNorm as LayerNorm
     from layernet.layers.pool import AvgPool2d as AvgPool2d
     from layernet.layers.pool import GlobalAvgPool2d as GlobalAvgPool2d
+    from layernet.layers.pool import MaxAbsPool2d as MaxAbsPool2d
     from layernet.layers.pool import MaxPool2d as MaxPool2d
+    from layernet.layers.pool1d import AvgPool1d as AvgPool1d
+    from layernet.layers.pool1d import MaxPool1d as MaxPool1d
+    from layernet.layers.pool_to_size import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+    from layernet.layers.pool_to_size import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+    from layernet.layers.pool_to_size import GlobalMaxPool2d as GlobalMaxPool2d
+    from layernet.layers.pool_to_size import Maxout as Maxout
     from layernet.layers.shape import Flatten as Flatten
     from layernet.layers.shape import Reshape as Reshape
     from layernet.losses import L1 as L1

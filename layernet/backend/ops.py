@@ -16,9 +16,10 @@ from layernet.backend.reference.loss import LossOps
 from layernet.backend.reference.norm import NormOps
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.reference.randomness import RandomOps
+from layernet.backend.reference.resample import ResampleOps
 
 
-class Ops(RandomOps, ConvOps, PoolOps, LinearOps, ActivationOps, NormOps, LossOps):
+class Ops(RandomOps, ConvOps, PoolOps, ResampleOps, LinearOps, ActivationOps, NormOps, LossOps):
     """Reference kernels on the array module `xp`."""
 
     def __init__(self, xp: ModuleType) -> None:

@@ -22,7 +22,9 @@ from layernet.layers.conv import Conv2d
 from layernet.layers.dropout import Dropout
 from layernet.layers.linear import Linear
 from layernet.layers.norm import BatchNorm, LayerNorm
-from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxAbsPool2d, MaxPool2d
+from layernet.layers.pool1d import AvgPool1d, MaxPool1d
+from layernet.layers.pool_to_size import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d, Maxout
 from layernet.layers.shape import Flatten, Reshape
 from layernet.losses import L1, MSE, BCEWithLogits, CrossEntropy, L1Penalty, L2Penalty, Loss, Penalty
 from layernet.testing.engine import Settings
@@ -84,6 +86,23 @@ LAYERS: list[Case] = [
     _layer(AvgPool2d, (7, 6, 3), "overlapping, padded, ceil", kernel_size=3, stride=2, padding=1, ceil_mode=True),
     _layer(AvgPool2d, (5, 6, 3), "padding not counted", kernel_size=3, padding=1, count_include_pad=False),
     _layer(GlobalAvgPool2d, (4, 5, 3)),
+    _layer(MaxPool2d, (6, 5, 3), "cuda-convnet", kernel_size=3, stride=2, ceil_mode=True, ties="all", start=-1),
+    _layer(AvgPool2d, (6, 5, 3), "cuda-convnet", kernel_size=3, stride=2, start=-1, divisor_override=2),
+    _layer(MaxAbsPool2d, (6, 5, 3), kernel_size=2),
+    _layer(MaxAbsPool2d, (7, 6, 3), "padded, ceil", kernel_size=3, stride=2, padding=1, ceil_mode=True),
+    _layer(MaxAbsPool2d, (7, 6, 3), "cuda-convnet", kernel_size=3, ceil_mode=True, ties="all", start=[-1, 0]),
+    _layer(MaxPool1d, (7, 3), kernel_size=2),
+    _layer(MaxPool1d, (8, 3), "overlapping, ceil", kernel_size=3, stride=2, padding=1, ceil_mode=True, ties="all"),
+    _layer(MaxPool1d, (8, 3), "dilated", kernel_size=3, dilation=2),
+    _layer(AvgPool1d, (7, 3), kernel_size=2),
+    _layer(AvgPool1d, (8, 3), "overlapping, padded, ceil", kernel_size=3, stride=2, padding=1, ceil_mode=True),
+    _layer(AvgPool1d, (7, 3), "padding not counted", kernel_size=3, padding=1, count_include_pad=False),
+    _layer(AdaptiveAvgPool2d, (7, 5, 3), output_size=[3, 2]),
+    _layer(AdaptiveAvgPool2d, (7, 5, 3), "own width", output_size=[8, None]),
+    _layer(AdaptiveMaxPool2d, (7, 5, 3), output_size=[3, 2]),
+    _layer(GlobalMaxPool2d, (4, 5, 3)),
+    _layer(Maxout, (4, 3, 6), size=2),
+    _layer(Maxout, (7,), "overlapping", size=3, stride=2, start=-1, ties="all"),
     _layer(BatchNorm, (5,)),
     _layer(BatchNorm, (4, 3, 5), "images, no affine", affine=False),
     _layer(LayerNorm, (5,)),

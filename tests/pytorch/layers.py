@@ -21,6 +21,8 @@ from layernet.layers.dropout import Dropout
 from layernet.layers.linear import Linear
 from layernet.layers.norm import BatchNorm, LayerNorm
 from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from layernet.layers.pool1d import AvgPool1d, MaxPool1d
+from layernet.layers.pool_to_size import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d
 from layernet.layers.shape import Flatten, Reshape
 from tests.pytorch import drawing
 from tests.pytorch.drawing import anything, flags, images, sequences, several, ties, vectors
@@ -95,6 +97,16 @@ def named_padding(draw: DrawFn, shape: Shape) -> Options:
     return {**convolution(draw, shape), "padding": draw(st.sampled_from(["same", "same", "valid"]))}
 
 
+def in_a_row(window: DependentOptions) -> DependentOptions:
+    """The arguments for sequences of one that draws arguments for images."""
+
+    def draw_numbers(draw: DrawFn, shape: Shape) -> Options:
+        found = window(draw, shape)
+        return {name: numbers[0] if isinstance(numbers, tuple) else numbers for name, numbers in found.items()}
+
+    return draw_numbers
+
+
 def new_shape(draw: DrawFn, shape: Shape) -> Options:
     size = math.prod(shape[1:])
     first = drawing.divisor(draw, size)
@@ -122,6 +134,8 @@ def chain(width: int) -> Layer:
 
 _filters: dict[str, Any] = {"asks": {"in_channels": -1}, "bias": flags}
 _pool: dict[str, Any] = {"stride": drawing.numbers(1, 4), "ceil_mode": flags}
+_pool1d: dict[str, Any] = {"stride": st.integers(1, 4), "ceil_mode": flags}
+_output_size = st.integers(1, 9) | st.tuples(st.none() | st.integers(1, 9), st.none() | st.integers(1, 9))
 _norm: dict[str, Any] = {"eps": st.sampled_from([1e-5, 1e-3, 0.1]), "affine": flags}
 _batch_norm: dict[str, Any] = {
     **_norm,
@@ -142,6 +156,15 @@ LAYERS = [
     channels_first(MaxPool2d, nn.MaxPool2d, images, _max_window, **_pool, values=ties),
     channels_first(AvgPool2d, nn.AvgPool2d, images, _mean_window, **_pool, count_include_pad=flags),
     channels_first(GlobalAvgPool2d, lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), images),
+    channels_first(AvgPool2d, nn.AvgPool2d, images, _mean_window, **_pool, divisor_override=st.integers(1, 5)),
+    channels_first(MaxPool1d, nn.MaxPool1d, sequences, in_a_row(_max_window), **_pool1d),
+    channels_first(MaxPool1d, nn.MaxPool1d, sequences, in_a_row(_max_window), **_pool1d, values=ties),
+    channels_first(AvgPool1d, nn.AvgPool1d, sequences, in_a_row(_mean_window), **_pool1d, count_include_pad=flags),
+    channels_first(AdaptiveAvgPool2d, nn.AdaptiveAvgPool2d, images, output_size=_output_size),
+    channels_first(AdaptiveMaxPool2d, nn.AdaptiveMaxPool2d, images, output_size=_output_size),
+    channels_first(AdaptiveMaxPool2d, nn.AdaptiveMaxPool2d, images, output_size=_output_size, values=ties),
+    channels_first(GlobalMaxPool2d, lambda: nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()), images),
+    channels_first(GlobalMaxPool2d, lambda: nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()), images, values=ties),
     channels_first(BatchNorm, nn.BatchNorm1d, several(vectors | sequences), **_batch_norm),
     channels_first(BatchNorm, nn.BatchNorm2d, several(images), **_batch_norm),
     layer(LayerNorm, torch_layer_norm, asks={"normalized_shape": -1}, **_norm),

@@ -19,6 +19,8 @@ NO_COUNTERPART = {
     "Add": "torch.nn leaves sums of branches to plain code",
     "Recompute": "torch.utils.checkpoint is a function, and changes no number",
     "AuxiliaryHead": "torch.nn leaves second outputs to plain code",
+    "MaxAbsPool2d": "cuda-convnet2's; tests/backend/test_pool.py has loops",
+    "Maxout": "not in torch.nn; tests/layers/test_pool_to_size.py has loops",
     "BasicBlock": "torchvision's, not torch's; tests/layers/test_composite.py builds it of torch.nn.functional",
 }
 """What PyTorch does not have, and why."""
