@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     from layernet.layers.activation import SiLU as SiLU
     from layernet.layers.activation import Softmax as Softmax
     from layernet.layers.activation import Tanh as Tanh
+    from layernet.layers.border import Crop as Crop
+    from layernet.layers.border import Nailbed as Nailbed
+    from layernet.layers.border import ReflectionPad2d as ReflectionPad2d
+    from layernet.layers.border import ReplicationPad2d as ReplicationPad2d
+    from layernet.layers.border import ZeroPad2d as ZeroPad2d
     from layernet.layers.composite import Add as Add
     from layernet.layers.composite import AuxiliaryHead as AuxiliaryHead
     from layernet.layers.composite import BasicBlock as BasicBlock
@@ -72,6 +77,16 @@ if TYPE_CHECKING:
     from layernet.layers.pool_to_size import AdaptiveMaxPool2d as AdaptiveMaxPool2d
     from layernet.layers.pool_to_size import GlobalMaxPool2d as GlobalMaxPool2d
     from layernet.layers.pool_to_size import Maxout as Maxout
+    from layernet.layers.rearrange import Permute as Permute
+    from layernet.layers.rearrange import PixelShuffle as PixelShuffle
+    from layernet.layers.rearrange import PixelUnshuffle as PixelUnshuffle
+    from layernet.layers.rearrange import Slice as Slice
+    from layernet.layers.rearrange import Squeeze as Squeeze
+    from layernet.layers.rearrange import Unsqueeze as Unsqueeze
+    from layernet.layers.resample import GaussianBlur as GaussianBlur
+    from layernet.layers.resample import Resize as Resize
+    from layernet.layers.resample import RGBToYUV as RGBToYUV
+    from layernet.layers.resample import Upsample as Upsample
     from layernet.layers.shape import Flatten as Flatten
     from layernet.layers.shape import Reshape as Reshape
     from layernet.losses import L1 as L1

@@ -17,6 +17,7 @@ from layernet.backend.random import Stream
 from layernet.core.layer import Layer
 from layernet.core.sequential import Sequential
 from layernet.layers.activation import GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from layernet.layers.border import Crop, Nailbed, ReflectionPad2d, ReplicationPad2d, ZeroPad2d
 from layernet.layers.composite import Add, AuxiliaryHead, BasicBlock, Concat, Recompute, Residual
 from layernet.layers.conv import Conv2d
 from layernet.layers.dropout import Dropout
@@ -25,6 +26,8 @@ from layernet.layers.norm import BatchNorm, LayerNorm
 from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxAbsPool2d, MaxPool2d
 from layernet.layers.pool1d import AvgPool1d, MaxPool1d
 from layernet.layers.pool_to_size import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d, Maxout
+from layernet.layers.rearrange import Permute, PixelShuffle, PixelUnshuffle, Slice, Squeeze, Unsqueeze
+from layernet.layers.resample import GaussianBlur, Resize, RGBToYUV, Upsample
 from layernet.layers.shape import Flatten, Reshape
 from layernet.losses import L1, MSE, BCEWithLogits, CrossEntropy, L1Penalty, L2Penalty, Loss, Penalty
 from layernet.testing.engine import Settings
@@ -119,6 +122,26 @@ LAYERS: list[Case] = [
     _layer(Dropout, (4, 5), p=0.3),
     _layer(Flatten, (4, 3, 5)),
     _layer(Reshape, (4, 3, 5), shape=[5, -1]),
+    _layer(Permute, (4, 3, 5), dims=[2, 0, -2]),
+    _layer(Squeeze, (1, 4, 1, 5)),
+    _layer(Squeeze, (1, 4, 1, 5), "one axis", dim=2),
+    _layer(Unsqueeze, (4, 5), dim=-1),
+    _layer(Slice, (4, 3, 5), start=1, stop=-1),
+    _layer(Slice, (4, 5), "rows", start=1, step=2, dim=0),
+    _layer(PixelShuffle, (2, 3, 8), upscale_factor=2),
+    _layer(PixelUnshuffle, (4, 6, 3), downscale_factor=2),
+    _layer(ZeroPad2d, (4, 3, 2), padding=[1, 0, 2, 3]),
+    _layer(ReflectionPad2d, (4, 5, 2), padding=[4, 1, 2, 3]),
+    _layer(ReplicationPad2d, (4, 3, 2), padding=[4, 1, 0, 3]),
+    _layer(Crop, (5, 6, 2), size=3),
+    _layer(Crop, (5, 6, 2), "corner", size=[2, 3], start=[3, 1]),
+    _layer(Nailbed, (7, 6, 2), stride=[3, 2]),
+    _layer(Upsample, (3, 4, 2), scale_factor=2),
+    _layer(Upsample, (3, 4, 2), "bilinear", size=[5, 6], mode="bilinear"),
+    _layer(Upsample, (3, 4, 2), "aligned", scale_factor=[1.7, 2.5], mode="bilinear", align_corners=True),
+    _layer(Resize, (7, 6, 2), scale=1.3),
+    _layer(GaussianBlur, (6, 5, 2), kernel_size=5, sigma=1.2),
+    _layer(RGBToYUV, (4, 5, 3)),
     _composite(Sequential, lambda: Sequential([Linear(4), Tanh(), Linear(3)]), (5,)),
     _composite(Residual, lambda: Residual([Linear(5), ReLU(), Dropout(0.3)]), (5,)),
     _composite(Residual, lambda: Residual([Linear(4), Tanh()], [Linear(4)]), (5,), "shortcut"),

@@ -16,6 +16,7 @@ from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.core.sequential import Sequential
 from layernet.layers.activation import GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from layernet.layers.border import ReflectionPad2d, ReplicationPad2d, ZeroPad2d
 from layernet.layers.conv import Conv2d
 from layernet.layers.dropout import Dropout
 from layernet.layers.linear import Linear
@@ -23,6 +24,8 @@ from layernet.layers.norm import BatchNorm, LayerNorm
 from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from layernet.layers.pool1d import AvgPool1d, MaxPool1d
 from layernet.layers.pool_to_size import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d
+from layernet.layers.rearrange import PixelShuffle, PixelUnshuffle, Unsqueeze
+from layernet.layers.resample import Upsample
 from layernet.layers.shape import Flatten, Reshape
 from tests.pytorch import drawing
 from tests.pytorch.drawing import anything, flags, images, sequences, several, ties, vectors
@@ -124,6 +127,33 @@ def torch_reshape(shape: list[int]) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Unflatten(1, shape))
 
 
+class _Unsqueeze(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Any) -> Any:
+        return x.unsqueeze(self.dim)
+
+
+def torch_unsqueeze(dim: int) -> nn.Module:
+    return _Unsqueeze(dim + 1 if dim >= 0 else dim)
+
+
+def shuffled(kind: type[Layer], factor: int = 2) -> SearchStrategy[Shape]:
+    """Images whose channels, or whose pixels, come in blocks."""
+    by = (1, factor, factor, 1) if kind is PixelUnshuffle else (1, 1, 1, factor**2)
+    return images.map(lambda shape: tuple(n * k for n, k in zip(shape, by, strict=True)))
+
+
+def reflected(draw: DrawFn, shape: Shape) -> Options:
+    """Borders that are smaller than the image."""
+    height, width = shape[1:3]
+    if draw(flags):
+        return {"padding": draw(st.integers(0, min(height, width) - 1))}
+    return {"padding": tuple(draw(st.integers(0, n - 1)) for n in (width, width, height, height))}
+
+
 def torch_chain(width: int, inputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, 3))
 
@@ -145,6 +175,13 @@ _batch_norm: dict[str, Any] = {
 }
 _max_window = partial(drawing.window, padded=True)
 _mean_window = partial(drawing.window, padded=True, dilated=False)
+
+_border = st.integers(0, 4) | st.tuples(*[st.integers(0, 4)] * 4)
+_new_size = drawing.numbers(1, 12)
+_scale_number = st.sampled_from([2, 3, 1.5, 2.5, 1, 1.7])
+_scale = _scale_number | st.tuples(_scale_number, _scale_number)
+_modes = st.sampled_from(["nearest", "bilinear"])
+_aligned: dict[str, Any] = {"mode": st.just("bilinear"), "align_corners": flags}
 
 LAYERS = [
     layer(Linear, nn.Linear, asks={"in_features": -1}, out_features=drawing.channels, bias=flags),
@@ -183,5 +220,17 @@ LAYERS = [
     layer(Dropout, nn.Dropout, dependent=lambda draw, shape: {"p": draw(st.sampled_from([0.0, 1.0]))}),  # no chance
     layer(Flatten, nn.Flatten),
     layer(Reshape, torch_reshape, dependent=new_shape),
+    layer(Unsqueeze, torch_unsqueeze, images, dim=st.integers(-4, 3)),
+    channels_first(PixelShuffle, nn.PixelShuffle, shuffled(PixelShuffle), upscale_factor=st.just(2)),
+    channels_first(PixelShuffle, nn.PixelShuffle, shuffled(PixelShuffle, 3), upscale_factor=st.just(3)),
+    channels_first(PixelUnshuffle, nn.PixelUnshuffle, shuffled(PixelUnshuffle), downscale_factor=st.just(2)),
+    channels_first(PixelUnshuffle, nn.PixelUnshuffle, shuffled(PixelUnshuffle, 3), downscale_factor=st.just(3)),
+    channels_first(ZeroPad2d, nn.ZeroPad2d, images, padding=_border),
+    channels_first(ReplicationPad2d, nn.ReplicationPad2d, images, padding=_border),
+    channels_first(ReflectionPad2d, nn.ReflectionPad2d, images, reflected),
+    channels_first(Upsample, nn.Upsample, images, size=_new_size, mode=_modes),
+    channels_first(Upsample, nn.Upsample, images, scale_factor=_scale, mode=_modes),
+    channels_first(Upsample, nn.Upsample, images, size=_new_size, **_aligned),
+    channels_first(Upsample, nn.Upsample, images, scale_factor=_scale, **_aligned),
     layer(chain, torch_chain, vectors | sequences, name="Sequential", asks={"inputs": -1}, width=drawing.channels),
 ]
