@@ -21,6 +21,7 @@ from layernet.backend.reference.norm import NormOps
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.reference.randomness import RandomOps
 from layernet.backend.reference.rectifier import RectifierOps
+from layernet.backend.reference.resample import ResampleOps
 from layernet.backend.reference.weight_norm import WeightNormOps
 
 
@@ -37,6 +38,7 @@ class Ops(
     LossOps,
     PoolOps,
     RandomOps,
+    ResampleOps,
     WeightNormOps,
 ):
     """Reference kernels on the array module `xp`."""
