@@ -67,15 +67,25 @@ if TYPE_CHECKING:
     from layernet.layers.pool import MaxPool2d as MaxPool2d
     from layernet.layers.shape import Flatten as Flatten
     from layernet.layers.shape import Reshape as Reshape
-    from layernet.losses import L1 as L1
-    from layernet.losses import MSE as MSE
-    from layernet.losses import BCEWithLogits as BCEWithLogits
-    from layernet.losses import CrossEntropy as CrossEntropy
-    from layernet.losses import L1Penalty as L1Penalty
-    from layernet.losses import L2Penalty as L2Penalty
-    from layernet.losses import Loss as Loss
-    from layernet.losses import Objective as Objective
-    from layernet.losses import Penalty as Penalty
+    from layernet.losses.base import Loss as Loss
+    from layernet.losses.binary import BCEWithLogits as BCEWithLogits
+    from layernet.losses.binary import Hinge as Hinge
+    from layernet.losses.binary import SigmoidFocal as SigmoidFocal
+    from layernet.losses.classification import NLL as NLL
+    from layernet.losses.classification import CrossEntropy as CrossEntropy
+    from layernet.losses.classification import Focal as Focal
+    from layernet.losses.classification import MultiMargin as MultiMargin
+    from layernet.losses.divergence import KLDiv as KLDiv
+    from layernet.losses.objective import Objective as Objective
+    from layernet.losses.penalties import L1Penalty as L1Penalty
+    from layernet.losses.penalties import L2Penalty as L2Penalty
+    from layernet.losses.penalties import Penalty as Penalty
+    from layernet.losses.regression import L1 as L1
+    from layernet.losses.regression import MSE as MSE
+    from layernet.losses.regression import Huber as Huber
+    from layernet.losses.regression import SmoothL1 as SmoothL1
+    from layernet.losses.regression import SumOfSquares as SumOfSquares
+    from layernet.losses.segmentation import Dice as Dice
     from layernet.metrics import Metric as Metric
     from layernet.metrics import accuracy as accuracy
     from layernet.optim.optimizers import SGD as SGD
