@@ -94,9 +94,15 @@ if TYPE_CHECKING:
     from layernet.optim.optimizers import Optimizer as Optimizer
     from layernet.optim.schedules import Constant as Constant
     from layernet.optim.schedules import Cosine as Cosine
+    from layernet.optim.schedules import CosineRestarts as CosineRestarts
+    from layernet.optim.schedules import Decay as Decay
     from layernet.optim.schedules import Exponential as Exponential
+    from layernet.optim.schedules import Inv as Inv
     from layernet.optim.schedules import MultiStep as MultiStep
+    from layernet.optim.schedules import OneCycle as OneCycle
+    from layernet.optim.schedules import Polynomial as Polynomial
     from layernet.optim.schedules import Schedule as Schedule
+    from layernet.optim.schedules import SigmoidDecay as SigmoidDecay
     from layernet.optim.schedules import Step as Step
     from layernet.train.callbacks import Callback as Callback
     from layernet.train.experiment import Experiment as Experiment

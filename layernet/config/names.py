@@ -38,7 +38,12 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     },
     "metric": _of("metrics", "accuracy"),
     "optimizer": _of("optim.optimizers", "SGD", "Adam", "AdamW"),
-    "schedule": _of("optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine"),
+    "schedule": {
+        **_of(
+            "optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine", "CosineRestarts", "OneCycle"
+        ),
+        **_of("optim.schedules", "Polynomial", "Inv", "SigmoidDecay", "Decay"),
+    },
     "dataset": {
         **_of("data.digits", "Digits"),
         **_of("data.mnist", "MNIST", "FashionMNIST"),
