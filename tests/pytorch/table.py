@@ -19,6 +19,7 @@ NO_COUNTERPART = {
     "Add": "torch.nn leaves sums of branches to plain code",
     "Recompute": "torch.utils.checkpoint is a function, and changes no number",
     "AuxiliaryHead": "torch.nn leaves second outputs to plain code",
+    "Lion": "torch.optim has none; tests/optim/test_optimizers.py holds it to a naive loop",
     "BasicBlock": "torchvision's, not torch's; tests/layers/test_composite.py builds it of torch.nn.functional",
 }
 """What PyTorch does not have, and why."""
