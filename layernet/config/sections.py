@@ -13,6 +13,7 @@ from layernet.config.schema import AsPart, Section, expected
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer
 from layernet.metrics import Metric
+from layernet.optim.averaging import Average
 from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Constant, Schedule
 
@@ -102,5 +103,6 @@ class RootSection(Section):
     metrics: Metric | list[Metric] = ()  # type: ignore[assignment]
     optimizer: Optimizer
     schedule: Schedule = _CONSTANT
+    average: Average | None = None
     train: TrainConfig
     callbacks: list[Annotated[Any, AsPart("callback")]] = ()  # type: ignore[assignment]
