@@ -20,8 +20,9 @@ from layernet.core.sequential import Ref, Sequential
 from layernet.data.dataset import Dataset
 from layernet.errors import DataError, LayernetError, ShapeError, UsageError, did_you_mean
 from layernet.layers.composite import AuxiliaryHead
-from layernet.losses import L1, MSE, BCEWithLogits, CrossEntropy, Loss, Objective, Penalty, named
+from layernet.losses import Loss, Objective, Penalty, named
 from layernet.metrics import Metric, accuracy
+from layernet.optim.optimizer import NORMS, ONE_AXIS
 
 Placed = list[tuple[Path, Any]]
 """Objects with their places in the config."""
@@ -153,14 +154,16 @@ def check_targets(builder: Builder, net: Net, objectives: Placed, outputs: Mappi
     for path, objective in objectives:
         if (
             classes
-            and isinstance(objective.loss, MSE | L1 | BCEWithLogits)
+            and isinstance(objective.loss, Loss)
+            and objective.loss.targets == "numbers"
             and type(train).__module__.startswith("layernet.")
         ):
             names = type(objective.loss).__name__, type(train).__name__
             message = f"{names[0]} takes numbers as targets, but those of {names[1]} are class labels"
             builder.problem(path, message, "use CrossEntropy")
         width = outputs.get(objective.on, ())[-1:]
-        if not isinstance(objective.loss, CrossEntropy) or not classes or not width or width[0] >= len(classes):
+        one_a_class = isinstance(objective.loss, Loss) and objective.loss.targets == "classes"
+        if not one_a_class or not classes or not width or width[0] >= len(classes):
             continue
         message = (
             f"{objective.on} has {width[0]} values, but data.train ({type(train).__name__}) has {len(classes)} classes"
@@ -232,6 +235,10 @@ def check_groups(builder: Builder, net: Net, groups: Any) -> None:
         clashes: dict[tuple[str, str], str] = {}
         for param in _check_pattern(builder, net, pattern, path, at_key=True):
             for setting in settings:
+                if setting in NORMS and len(param.shape) < 2:
+                    message = f"{pattern!r} sets {setting} of {param.path}"
+                    builder.problem((*path, setting), message, ONE_AXIS, at_key=True)
+                    break
                 other = by.setdefault((param.path, setting), pattern)
                 if other != pattern:
                     clashes.setdefault((setting, other), param.path)
@@ -289,7 +296,7 @@ def best_of(
     known = ["loss", *metrics, *([o.name for o in objectives if o.name] if len(objectives) > 1 else [])]
     split, _, name = best.partition(".")
     broken = {problem.path.split(".")[0] for problem in builder.problems}
-    if not broken <= {"data", "net", "optimizer", "schedule", "train"}:
+    if not broken <= {"average", "data", "net", "optimizer", "schedule", "train"}:
         return best  # what can be measured is not known, since metrics or losses are missing
     if split != "val" or name not in known:
         builder.problem(path, f"best cannot be chosen by {best!r}", did_you_mean(best, [f"val.{n}" for n in known]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
-    "layer", "loss", "metric", "optimizer", "schedule", "dataset", "transform", "init", "callback"
+    "layer", "loss", "metric", "optimizer", "schedule", "dataset", "transform", "init", "callback", "average"
 ]
 
 
@@ -44,10 +44,25 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("core.sequential", "Sequential"),
         **_of("layers.composite", "Residual", "Concat", "Add", "Recompute", "AuxiliaryHead", "BasicBlock"),
     },
-    "loss": _of("losses", "CrossEntropy", "BCEWithLogits", "MSE", "L1", "L2Penalty", "L1Penalty"),
+    "loss": {
+        **_of("losses.classification", "CrossEntropy", "NLL", "Focal", "MultiMargin"),
+        **_of("losses.binary", "BCEWithLogits", "SigmoidFocal", "Hinge"),
+        **_of("losses.regression", "MSE", "L1", "SmoothL1", "Huber", "SumOfSquares"),
+        **_of("losses.divergence", "KLDiv"),
+        **_of("losses.segmentation", "Dice"),
+        **_of("losses.penalties", "L2Penalty", "L1Penalty"),
+    },
     "metric": _of("metrics", "accuracy"),
-    "optimizer": _of("optim.optimizers", "SGD", "Adam", "AdamW"),
-    "schedule": _of("optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine"),
+    "optimizer": {
+        **_of("optim.optimizers", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Lion"),
+        **_of("optim.muon", "Muon"),
+    },
+    "schedule": {
+        **_of(
+            "optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine", "CosineRestarts", "OneCycle"
+        ),
+        **_of("optim.schedules", "Polynomial", "Inv", "SigmoidDecay", "Decay"),
+    },
     "dataset": {
         **_of("data.digits", "Digits"),
         **_of("data.mnist", "MNIST", "FashionMNIST"),
@@ -71,18 +86,20 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "kaiming_uniform",
         "orthogonal",
     ),
+    "average": _of("optim.averaging", "EMA", "SWA"),
     "callback": {},
 }
 
 BASES: dict[Kind, tuple[str, ...]] = {
     "layer": ("layernet.core.layer:Layer",),
-    "loss": ("layernet.losses:Loss", "layernet.losses:Penalty"),
+    "loss": ("layernet.losses.base:Loss", "layernet.losses.penalties:Penalty"),
     "metric": ("layernet.metrics:Metric",),
-    "optimizer": ("layernet.optim.optimizers:Optimizer",),
+    "optimizer": ("layernet.optim.optimizer:Optimizer",),
     "schedule": ("layernet.optim.schedules:Schedule",),
     "dataset": ("layernet.data.dataset:Dataset",),
     "transform": ("layernet.data.transforms:Transform",),
     "init": ("layernet.core.init:Initializer",),
+    "average": ("layernet.optim.averaging:Average",),
     "callback": ("layernet.train.callbacks:Callback",),
 }
 """What a user's own class of each kind subclasses."""
@@ -101,7 +118,7 @@ PUBLIC: dict[str, str] = {
     **_of("core.sequential", "Ref"),
     **_of("core.duration", "Duration"),
     **_of("layers.composite", "Block"),
-    **_of("losses", "Objective"),
+    **_of("losses.objective", "Objective"),
     **_of("backend.arrays", "sum_to"),
     **_of("data.loader", "Loader"),
     **_of("config.experiment", "load_config"),

@@ -102,6 +102,11 @@ def test_every_layer_example_builds_and_runs(entry) -> None:
     assert np.isfinite(tape.output).all()
 
 
+FLOAT_TARGETS = {
+    *("MSE", "L1", "BCEWithLogits", "SigmoidFocal", "Hinge", "SmoothL1", "Huber", "SumOfSquares", "KLDiv"),
+}
+
+
 @pytest.mark.parametrize(
     "entry",
     [e for e in ENTRIES if e.kind != "layer" and e.name not in NOT_FOR_CONFIGS],
@@ -109,7 +114,7 @@ def test_every_layer_example_builds_and_runs(entry) -> None:
 )
 def test_every_other_example_is_part_of_a_config(entry, tmp_path: Path) -> None:
     part = yaml.safe_load(example(entry, Lookup(Path())) or "")
-    float_targets = entry.name in ("MSE", "L1", "BCEWithLogits")
+    float_targets = entry.kind == "loss" and entry.name in FLOAT_TARGETS
     train = {"type": "FakeData", "shape": [8, 8, 1], "classes": 0} if float_targets else "Digits"
     config = {
         "data": {"train": train, "batch_size": 4},
@@ -130,6 +135,9 @@ def test_every_other_example_is_part_of_a_config(entry, tmp_path: Path) -> None:
         for transform in source.transforms or []:
             shape = transform.out_shape(shape)
     config["net"]["input"] = list(shape)
+    if entry.name == "Dice":  # an image of classes
+        config["data"]["train"] = {"type": "FakeData", "shape": [8, 8, 1], "classes": 2}
+        config["net"]["layers"] = [{"type": "Conv2d", "out_channels": 2, "kernel_size": 1}]
     for key, value in part.items():
         if key == "net":
             config["net"]["layers"][1] = value["layers"][0]
