@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from layernet.core.sequential import Ref as Ref
     from layernet.core.sequential import Sequential as Sequential
     from layernet.data.cifar import CIFAR10 as CIFAR10
+    from layernet.data.csv import Csv as Csv
     from layernet.data.dataset import Arrays as Arrays
     from layernet.data.dataset import Dataset as Dataset
     from layernet.data.digits import Digits as Digits
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from layernet.data.mnist import MNIST as MNIST
     from layernet.data.mnist import FashionMNIST as FashionMNIST
     from layernet.data.normalize import Normalize as Normalize
+    from layernet.data.npz import Npz as Npz
     from layernet.data.transforms import CenterCrop as CenterCrop
     from layernet.data.transforms import Pad as Pad
     from layernet.data.transforms import RandomCrop as RandomCrop

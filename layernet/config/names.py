@@ -42,6 +42,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("data.cifar", "CIFAR10"),
         **_of("data.fake", "FakeData"),
         **_of("data.dataset", "Arrays"),
+        **_of("data.npz", "Npz"),
+        **_of("data.csv", "Csv"),
     },
     "transform": {
         **_of("data.normalize", "Normalize"),

@@ -42,6 +42,8 @@ _ARGUMENTS: dict[str, dict[str, Any] | None] = {
     "Cosine": {"warmup": "1 epochs"},
     "FakeData": {"shape": [8, 8, 1]},
     "Arrays": None,
+    "Npz": {"path": "flowers.npz"},
+    "Csv": {"path": "flowers.csv", "label": "kind", "classes": ["iris", "rose"]},
     "RandomCrop": {"size": 8, "padding": 1},
     "CenterCrop": {"size": 8},
     "Pad": {"padding": 1},
