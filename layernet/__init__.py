@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from layernet.data.dataset import Dataset as Dataset
     from layernet.data.digits import Digits as Digits
     from layernet.data.fake import FakeData as FakeData
+    from layernet.data.folder import ImageFolder as ImageFolder
     from layernet.data.loader import Loader as Loader
     from layernet.data.mnist import MNIST as MNIST
     from layernet.data.mnist import FashionMNIST as FashionMNIST

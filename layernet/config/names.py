@@ -44,6 +44,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("data.dataset", "Arrays"),
         **_of("data.npz", "Npz"),
         **_of("data.csv", "Csv"),
+        **_of("data.folder", "ImageFolder"),
     },
     "transform": {
         **_of("data.normalize", "Normalize"),

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import batched
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
 
 from layernet.backend import Array, Shape
 from layernet.data.dataset import Dataset
-from layernet.data.transforms import Size, _pair
+from layernet.data.transforms import Size, size_pair
 from layernet.errors import DataError
 
 _FORMATS = {
@@ -34,7 +34,7 @@ _FORMATS = {
 }
 _ENDINGS = {ending for endings in _FORMATS.values() for ending in endings}
 _CACHE_VERSION = 1  # to be raised when the pixels made of a file change
-_AHEAD = 64  # images in memory while the cache is written
+_AHEAD = 64  # images asked for before the first failure among them is raised
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class ImageFolder(Dataset):
         if classes is not None and (not classes or len(set(classes)) != len(classes)):
             raise ValueError(f"classes must differ from one another, got {classes}")
         self.root = root
-        self.size = _pair("size", size, 1)
+        self.size = size_pair("size", size, 1)
         self.shape: Shape = (*self.size, 3 if color == "rgb" else 1)
         self.fit = fit
         self.skip_bad = skip_bad
@@ -96,7 +96,7 @@ class ImageFolder(Dataset):
 
     def batch(self, indices: Array) -> tuple[Array, Array]:
         kept = self._kept[indices]
-        return self._images[kept], self._labels[kept]
+        return np.asarray(self._images[kept]), self._labels[kept]
 
     def targets(self) -> Array:
         return self._labels[self._kept]
@@ -183,7 +183,7 @@ class ImageFolder(Dataset):
 
     def _cache_path(self) -> Path:
         key = hashlib.blake2b(digest_size=12)
-        key.update(f"{_CACHE_VERSION} {Image.__version__} {self.shape} {self.fit} {self.skip_bad}\0".encode())
+        key.update(f"{_CACHE_VERSION} {PIL.__version__} {self.shape} {self.fit} {self.skip_bad}\0".encode())
         for name, _ in self._files:
             try:
                 status = (self._root / name).stat()
@@ -209,8 +209,8 @@ class ImageFolder(Dataset):
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd files: what can be read is read
-            for some in batched(range(shape[0]), _AHEAD):
-                list(pool.map(one, some))
+            for start in range(0, shape[0], _AHEAD):
+                list(pool.map(one, range(start, min(start + _AHEAD, shape[0]))))
         images.flush()
         problems.sort()
         if problems:
@@ -225,6 +225,8 @@ def read_image(path: Path, size: tuple[int, int], fit: str, grey: bool) -> Array
             opened.load()
             image = _eight_bits(ImageOps.exif_transpose(opened), "L" if grey else "RGB")
             pixels = np.asarray(_resized(image, size, fit))
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise anything on damaged files
         first = str(error).partition("\n")[0]
         raise DataError(f"{path}: is no image that can be read ({first})", "mend it, or set skip_bad: true") from error

@@ -43,6 +43,7 @@ _ARGUMENTS: dict[str, dict[str, Any] | None] = {
     "FakeData": {"shape": [8, 8, 1]},
     "Arrays": None,
     "Npz": {"path": "flowers.npz"},
+    "ImageFolder": {"root": "flowers/train", "size": 64},
     "Csv": {"path": "flowers.csv", "label": "kind", "classes": ["iris", "rose"]},
     "RandomCrop": {"size": 8, "padding": 1},
     "CenterCrop": {"size": 8},
