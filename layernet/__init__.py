@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from layernet.core.param import Param as Param
     from layernet.core.sequential import Ref as Ref
     from layernet.core.sequential import Sequential as Sequential
+    from layernet.data.augment import ColorJitter as ColorJitter
+    from layernet.data.augment import ColorNoise as ColorNoise
+    from layernet.data.augment import Cutout as Cutout
+    from layernet.data.augment import RandomResizedCrop as RandomResizedCrop
     from layernet.data.cifar import CIFAR10 as CIFAR10
     from layernet.data.csv import Csv as Csv
     from layernet.data.dataset import Arrays as Arrays

@@ -231,7 +231,9 @@ class ColorNoise(Transform):
         self._axes = axes
 
 
-def _range(name: str, value: Range, centre: float = 1.0, least: float = 0.0, most: float = math.inf) -> tuple[float, float]:
+def _range(
+    name: str, value: Range, centre: float = 1.0, least: float = 0.0, most: float = math.inf
+) -> tuple[float, float]:
     low, high = value if isinstance(value, list | tuple) and len(value) == 2 else (math.nan, math.nan)
     if not isinstance(value, list | tuple) and value >= 0:
         low, high = max(least, centre - value), centre + value
