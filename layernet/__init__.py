@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from layernet.data.fake import FakeData as FakeData
     from layernet.data.folder import ImageFolder as ImageFolder
     from layernet.data.loader import Loader as Loader
+    from layernet.data.mix import CutMix as CutMix
+    from layernet.data.mix import MixUp as MixUp
     from layernet.data.mnist import MNIST as MNIST
     from layernet.data.mnist import FashionMNIST as FashionMNIST
     from layernet.data.normalize import Normalize as Normalize

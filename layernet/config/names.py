@@ -49,6 +49,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "transform": {
         **_of("data.normalize", "Normalize"),
         **_of("data.transforms", "RandomCrop", "CenterCrop", "RandomHorizontalFlip", "Pad"),
+        **_of("data.mix", "MixUp", "CutMix"),
         **_of("data.augment", "Cutout", "RandomResizedCrop", "ColorJitter", "ColorNoise"),
     },
     "init": _of(

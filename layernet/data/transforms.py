@@ -34,6 +34,10 @@ class Transform(Configurable):
         """The transformed batch, a new array or a view; random where `rng` is given, deterministic where it is None."""
         raise NotImplementedError(f"{type(self).__name__} has no __call__")
 
+    def with_target(self, x: Array, target: Array, rng: Stream | None = None) -> tuple[Array, Array]:
+        """(x, target) as the loader passes them on. To be overridden by what changes targets too."""
+        return self(x, rng), target
+
     def out_shape(self, in_shape: Shape) -> Shape:
         """The shape of one example afterwards. Raises ShapeError where examples of `in_shape` cannot be taken."""
         return in_shape

@@ -49,6 +49,8 @@ _ARGUMENTS: dict[str, dict[str, Any] | None] = {
     "CenterCrop": {"size": 8},
     "Pad": {"padding": 1},
     "Cutout": {"size": 2},
+    "MixUp": {"num_classes": 10, "alpha": 0.2},
+    "CutMix": {"num_classes": 10, "p": 0.5},
     "RandomResizedCrop": {"size": 8},
     "ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
     "constant": {"value": 0.1},
