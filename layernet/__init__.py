@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from layernet.data.augment import Cutout as Cutout
     from layernet.data.augment import RandomResizedCrop as RandomResizedCrop
     from layernet.data.cifar import CIFAR10 as CIFAR10
+    from layernet.data.cifar import CIFAR100 as CIFAR100
     from layernet.data.csv import Csv as Csv
     from layernet.data.dataset import Arrays as Arrays
     from layernet.data.dataset import Dataset as Dataset

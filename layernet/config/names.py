@@ -39,7 +39,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "dataset": {
         **_of("data.digits", "Digits"),
         **_of("data.mnist", "MNIST", "FashionMNIST"),
-        **_of("data.cifar", "CIFAR10"),
+        **_of("data.cifar", "CIFAR10", "CIFAR100"),
         **_of("data.fake", "FakeData"),
         **_of("data.dataset", "Arrays"),
         **_of("data.npz", "Npz"),
