@@ -28,15 +28,25 @@ if TYPE_CHECKING:
     from layernet.core.param import Param as Param
     from layernet.core.sequential import Ref as Ref
     from layernet.core.sequential import Sequential as Sequential
+    from layernet.data.augment import ColorJitter as ColorJitter
+    from layernet.data.augment import ColorNoise as ColorNoise
+    from layernet.data.augment import Cutout as Cutout
+    from layernet.data.augment import RandomResizedCrop as RandomResizedCrop
     from layernet.data.cifar import CIFAR10 as CIFAR10
+    from layernet.data.cifar import CIFAR100 as CIFAR100
+    from layernet.data.csv import Csv as Csv
     from layernet.data.dataset import Arrays as Arrays
     from layernet.data.dataset import Dataset as Dataset
     from layernet.data.digits import Digits as Digits
     from layernet.data.fake import FakeData as FakeData
+    from layernet.data.folder import ImageFolder as ImageFolder
     from layernet.data.loader import Loader as Loader
+    from layernet.data.mix import CutMix as CutMix
+    from layernet.data.mix import MixUp as MixUp
     from layernet.data.mnist import MNIST as MNIST
     from layernet.data.mnist import FashionMNIST as FashionMNIST
     from layernet.data.normalize import Normalize as Normalize
+    from layernet.data.npz import Npz as Npz
     from layernet.data.transforms import CenterCrop as CenterCrop
     from layernet.data.transforms import Pad as Pad
     from layernet.data.transforms import RandomCrop as RandomCrop

@@ -66,13 +66,18 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
     "dataset": {
         **_of("data.digits", "Digits"),
         **_of("data.mnist", "MNIST", "FashionMNIST"),
-        **_of("data.cifar", "CIFAR10"),
+        **_of("data.cifar", "CIFAR10", "CIFAR100"),
         **_of("data.fake", "FakeData"),
         **_of("data.dataset", "Arrays"),
+        **_of("data.npz", "Npz"),
+        **_of("data.csv", "Csv"),
+        **_of("data.folder", "ImageFolder"),
     },
     "transform": {
         **_of("data.normalize", "Normalize"),
         **_of("data.transforms", "RandomCrop", "CenterCrop", "RandomHorizontalFlip", "Pad"),
+        **_of("data.mix", "MixUp", "CutMix"),
+        **_of("data.augment", "Cutout", "RandomResizedCrop", "ColorJitter", "ColorNoise"),
     },
     "init": _of(
         "core.init",

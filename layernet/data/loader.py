@@ -103,7 +103,8 @@ class Loader:
     def _make(self, indices: Array, epoch: int, number: int) -> Batch:
         x, target = _read(self.dataset, indices)
         for place, transform in enumerate(self.transforms):
-            x = transform(x, self._stream("transform", epoch, number, place) if self.augment else None)
+            rng = self._stream("transform", epoch, number, place) if self.augment else None
+            x, target = transform.with_target(x, target, rng)
         kind = np.int64 if target.dtype.kind in "iu" else np.float32
         return Batch(_finished(x), np.ascontiguousarray(target, dtype=kind), indices)
 

@@ -23,6 +23,7 @@ class Normalize(Transform):
     `mean`, `std`: a number, a number for each channel (the last axis), or `measure`: over the whole training set, once,
     exactly for uint8 and in float64 for the rest. `per`: what is measured has a value for each `channel`, for each
     `pixel` of each channel (the mean image, as cuda-convnet subtracts it), or one for `all`.
+    cuda-convnet's data providers subtract the mean image and do not divide: `per: pixel, std: 1.0`, in units of 0..1.
     Where nothing varies the measured std is taken as 1: a constant becomes 0 and is never divided by 0.
 
     Shape: (..., C) -> the same. Raises ValueError for a std that is not positive, ShapeError where the shapes of

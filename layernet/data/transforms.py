@@ -34,6 +34,10 @@ class Transform(Configurable):
         """The transformed batch, a new array or a view; random where `rng` is given, deterministic where it is None."""
         raise NotImplementedError(f"{type(self).__name__} has no __call__")
 
+    def with_target(self, x: Array, target: Array, rng: Stream | None = None) -> tuple[Array, Array]:
+        """(x, target) as the loader passes them on. To be overridden by what changes targets too."""
+        return self(x, rng), target
+
     def out_shape(self, in_shape: Shape) -> Shape:
         """The shape of one example afterwards. Raises ShapeError where examples of `in_shape` cannot be taken."""
         return in_shape
@@ -59,14 +63,14 @@ class Pad(Transform):
     """
 
     def __init__(self, padding: Size, fill: float = 0.0) -> None:
-        self.padding = _pair("padding", padding, 0)
-        self.fill = _finite("fill", fill)
+        self.padding = size_pair("padding", padding, 0)
+        self.fill = finite("fill", fill)
 
     def __call__(self, x: Array, rng: Stream | None = None) -> Array:
         return _padded(x, self.padding, self.fill)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        height, width, channels = _image(self, in_shape)
+        height, width, channels = image_shape(self, in_shape)
         return height + 2 * self.padding[0], width + 2 * self.padding[1], channels
 
 
@@ -77,13 +81,13 @@ class CenterCrop(Transform):
     """
 
     def __init__(self, size: Size) -> None:
-        self.size = _pair("size", size, 1)
+        self.size = size_pair("size", size, 1)
 
     def __call__(self, x: Array, rng: Stream | None = None) -> Array:
         return _centre(x, self.size)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        _refuse_larger(self, self.size, _image(self, in_shape), "pad first, with Pad")
+        _refuse_larger(self, self.size, image_shape(self, in_shape), "pad first, with Pad")
         return *self.size, in_shape[2]
 
 
@@ -95,9 +99,9 @@ class RandomCrop(Transform):
     """
 
     def __init__(self, size: Size, padding: Size = 0, fill: float = 0.0) -> None:
-        self.size = _pair("size", size, 1)
-        self.padding = _pair("padding", padding, 0)
-        self.fill = _finite("fill", fill)
+        self.size = size_pair("size", size, 1)
+        self.padding = size_pair("padding", padding, 0)
+        self.fill = finite("fill", fill)
 
     def __call__(self, x: Array, rng: Stream | None = None) -> Array:
         # the middle of the padded image is that of the image, so only a window beyond the image needs the padding
@@ -115,7 +119,7 @@ class RandomCrop(Transform):
         return windows[np.arange(count), top, left * channels].reshape(count, h, w, channels)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        height, width, channels = _image(self, in_shape)
+        height, width, channels = image_shape(self, in_shape)
         padded = height + 2 * self.padding[0], width + 2 * self.padding[1], channels
         _refuse_larger(self, self.size, padded, "use more padding or a smaller size")
         return *self.size, channels
@@ -144,7 +148,7 @@ class RandomHorizontalFlip(Transform):
         return y
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        return _image(self, in_shape)
+        return image_shape(self, in_shape)
 
 
 def _padded(x: Array, padding: tuple[int, int], fill: float) -> Array:
@@ -164,7 +168,8 @@ def _centre(x: Array, size: tuple[int, int]) -> Array:
     return x[:, top : top + size[0], left : left + size[1]]
 
 
-def _image(transform: Transform, in_shape: Shape) -> tuple[int, int, int]:
+def image_shape(transform: Transform, in_shape: Shape) -> tuple[int, int, int]:
+    """(H, W, C). Raises ShapeError for what is no image."""
     if len(in_shape) != 3:
         raise ShapeError(f"{type(transform).__name__} takes images of shape (H, W, C), got {in_shape}")
     height, width, channels = in_shape
@@ -177,14 +182,16 @@ def _refuse_larger(transform: Transform, size: tuple[int, int], image: tuple[int
         raise ShapeError(f"{what} does not fit into an image of {image[0]}x{image[1]}", hint)
 
 
-def _pair(name: str, value: Size, least: int) -> tuple[int, int]:
+def size_pair(name: str, value: Size, least: int) -> tuple[int, int]:
+    """[height, width] of an argument. Raises ValueError, naming it."""
     pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
     if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in pair):
         raise ValueError(f"{name} must be a whole number of at least {least}, or two [height, width], got {value!r}")
     return pair
 
 
-def _finite(name: str, value: float) -> float:
+def finite(name: str, value: float) -> float:
+    """The number. Raises ValueError, naming the argument, for NaN and infinity."""
     if not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value}")
     return value

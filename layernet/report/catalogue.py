@@ -47,12 +47,23 @@ _ARGUMENTS: dict[str, dict[str, Any] | None] = {
     "SWA": {"start": "60 epochs"},
     "FakeData": {"shape": [8, 8, 1]},
     "Arrays": None,
+    "Npz": {"path": "flowers.npz"},
+    "ImageFolder": {"root": "flowers/train", "size": 64},
+    "Csv": {"path": "flowers.csv", "label": "kind", "classes": ["iris", "rose"]},
     "RandomCrop": {"size": 8, "padding": 1},
     "CenterCrop": {"size": 8},
     "Pad": {"padding": 1},
+    "Cutout": {"size": 2},
+    "MixUp": {"num_classes": 10, "alpha": 0.2},
+    "CutMix": {"num_classes": 10, "p": 0.5},
+    "RandomResizedCrop": {"size": 8},
+    "ColorJitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
     "constant": {"value": 0.1},
 }
 """Arguments for the examples of what has no test case and needs some; None for what a config cannot make."""
+
+_OF_COLOURS = {"ColorJitter", "ColorNoise"}
+"""Transforms that are shown on photographs."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +262,8 @@ def _placed(entry: Entry, own: Any, shape: Shape | None) -> dict[str, Any]:
     if entry.kind == "init":
         return {"net": {"layers": [{"type": "Linear", "out_features": 10, "weight_init": own}]}}
     if entry.kind == "transform":
-        return {"data": {"train": {"type": "Digits", "transforms": [own]}}}
+        data = "CIFAR10" if entry.name in _OF_COLOURS else "Digits"
+        return {"data": {"train": {"type": data, "transforms": [own]}}}
     places: dict[str, dict[str, Any]] = {
         "loss": {"loss": ["CrossEntropy", own] if _is_penalty(entry) else own},
         "metric": {"metrics": [own]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from layernet.config.lookup import Lookup
 from layernet.config.marks import Document
 from layernet.config.names import BUILT_IN
 from layernet.core.net import Net
+from layernet.errors import DataError
 from layernet.report.catalogue import built_in, example, spell_type
 
 ENTRIES = list(built_in())
@@ -131,7 +133,9 @@ def test_every_other_example_is_part_of_a_config(entry, tmp_path: Path) -> None:
     if entry.kind in ("dataset", "transform"):  # the net follows the data
         builder = Builder(Document(part), Lookup(Path()))
         source = builder._source(part["data"]["train"], ("data", "train")).value
-        shape = source.dataset.shape
+        with suppress(DataError):  # its files are not here: then any net will do
+            shape = source.dataset.shape
+        config["net"]["layers"][1]["out_features"] = max(10, len(source.dataset.classes or []))
         for transform in source.transforms or []:
             shape = transform.out_shape(shape)
     config["net"]["input"] = list(shape)
