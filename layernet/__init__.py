@@ -64,12 +64,18 @@ if TYPE_CHECKING:
     from layernet.layers.composite import Concat as Concat
     from layernet.layers.composite import Recompute as Recompute
     from layernet.layers.composite import Residual as Residual
+    from layernet.layers.conv import Conv1d as Conv1d
     from layernet.layers.conv import Conv2d as Conv2d
+    from layernet.layers.conv_transpose import ConvTranspose2d as ConvTranspose2d
     from layernet.layers.dropout import Dropout as Dropout
     from layernet.layers.dropout import Dropout2d as Dropout2d
     from layernet.layers.dropout import DropPath as DropPath
     from layernet.layers.dropout import GaussianNoise as GaussianNoise
+    from layernet.layers.embedding import Embedding as Embedding
+    from layernet.layers.linear import Bias as Bias
     from layernet.layers.linear import Linear as Linear
+    from layernet.layers.linear import Scale as Scale
+    from layernet.layers.local import Local2d as Local2d
     from layernet.layers.local_norm import LocalContrastNorm as LocalContrastNorm
     from layernet.layers.local_norm import LocalResponseNorm as LocalResponseNorm
     from layernet.layers.norm import BatchNorm as BatchNorm
@@ -87,6 +93,7 @@ if TYPE_CHECKING:
     from layernet.layers.rectifier import Mish as Mish
     from layernet.layers.rectifier import ReLU6 as ReLU6
     from layernet.layers.rectifier import Softplus as Softplus
+    from layernet.layers.separable import SeparableConv2d as SeparableConv2d
     from layernet.layers.shape import Flatten as Flatten
     from layernet.layers.shape import Reshape as Reshape
     from layernet.layers.squash import GLU as GLU
@@ -95,6 +102,7 @@ if TYPE_CHECKING:
     from layernet.layers.squash import ScaledTanh as ScaledTanh
     from layernet.layers.squash import Softsign as Softsign
     from layernet.layers.squash import Tanhshrink as Tanhshrink
+    from layernet.layers.weight_norm import WeightNorm as WeightNorm
     from layernet.losses import L1 as L1
     from layernet.losses import MSE as MSE
     from layernet.losses import BCEWithLogits as BCEWithLogits

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from layernet.backend import Array
+from layernet.backend import Array, Shape
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Window
@@ -24,7 +24,7 @@ class NumpyConvOps(ConvOps):
         y = np.empty((len(x), height, width, len(weight)), dtype=x.dtype)
         res = (x, weight, window, groups)
         if groups > 1:
-            for images in _blocks(len(x), _columns_bytes(x, window)):
+            for images in _blocks(len(x), _columns_bytes(x.shape, x.itemsize, window)):
                 y[images] = super().conv2d(x[images], weight, bias, window, groups)[0]
             return y, res
         filters = weight.reshape(len(weight), -1).T
@@ -37,43 +37,35 @@ class NumpyConvOps(ConvOps):
                 rows += row_bias
         return y, res
 
-    def conv2d_backward(
-        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
-    ) -> tuple[Array | None, Array | None, Array | None]:
-        dx = self._conv2d_dx(dy, res) if need_dx else None
-        dw = self._conv2d_dw(dy, res) if need_dw else None
+    def _conv2d_db(self, dy: Array) -> Array:
         # a product with ones: BLAS sums columns faster than numpy does
         rows = dy.reshape(-1, dy.shape[-1])
-        db = np.ones(len(rows), dtype=dy.dtype) @ rows if need_db else None
-        return dx, dw, db
+        return np.ones(len(rows), dtype=dy.dtype) @ rows
 
-    def _conv2d_dw(self, dy: Array, res: Any) -> Array:
-        x, weight, window, groups = res
-        dw = np.zeros(weight.shape, dtype=dy.dtype)
+    def _conv2d_dw(self, dy: Array, x: Array, shape: Shape, window: Window, groups: int) -> Array:
+        dw = np.zeros(shape, dtype=dy.dtype)
         if groups > 1:
-            for images in _blocks(len(x), _columns_bytes(x, window)):
-                block = (x[images], weight, window, groups)
-                dw += super().conv2d_backward(dy[images], block, need_dx=False, need_db=False)[1]
+            for images in _blocks(len(x), _columns_bytes(x.shape, x.itemsize, window)):
+                dw += super()._conv2d_dw(dy[images], x[images], shape, window, groups)
             return dw
-        flat = dw.reshape(len(weight), -1)
+        flat = dw.reshape(len(dw), -1)
         part = np.empty_like(flat)
         for images, columns in _column_blocks(x, window):
             flat += np.matmul(dy[images].reshape(len(columns), -1).T, columns, out=part)
         return dw
 
-    def _conv2d_dx(self, dy: Array, res: Any) -> Array:
+    def _conv2d_dx(self, dy: Array, shape: Shape, weight: Array, window: Window, groups: int) -> Array:
         """With stride 1, dx is dy convolved with the filters turned by half a turn, their in and out exchanged.
 
         The copies it takes are of long runs, so it beats adding the taps up unless dy is much smaller than x.
         """
-        x, weight, window, groups = res
         turned = _turned(window)
-        if groups == 1 and turned is not None and math.prod(x.shape[1:3]) <= 1.5 * math.prod(dy.shape[1:3]):
+        if groups == 1 and turned is not None and math.prod(shape[1:3]) <= 1.5 * math.prod(dy.shape[1:3]):
             return self.conv2d(dy, weight[:, ::-1, ::-1].transpose(3, 1, 2, 0), None, turned)[0]
-        dx = np.empty(x.shape, dtype=dy.dtype)
-        for images in _blocks(len(x), _columns_bytes(x, window)):
-            block = (x[images], weight, window, groups)
-            dx[images] = super().conv2d_backward(dy[images], block, need_dw=False, need_db=False)[0]
+        dx = np.empty(shape, dtype=dy.dtype)
+        for images in _blocks(len(dy), _columns_bytes(shape, dy.itemsize, window)):
+            part = dy[images]
+            dx[images] = super()._conv2d_dx(part, (len(part), *shape[1:]), weight, window, groups)
         return dx
 
 
@@ -126,9 +118,9 @@ def _image_bytes(*arrays: Array) -> int:
     return int(sum(array.nbytes for array in arrays)) // max(1, len(arrays[0]))
 
 
-def _columns_bytes(x: Array, window: Window) -> int:
+def _columns_bytes(shape: Shape, itemsize: int, window: Window) -> int:
     """Bytes of one image's columns."""
-    return math.prod((*window.out_size(x.shape[1:3]), *window.kernel, x.shape[3], x.itemsize))
+    return math.prod((*window.out_size((shape[1], shape[2])), *window.kernel, shape[3], itemsize))
 
 
 def _column_blocks(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
@@ -138,7 +130,7 @@ def _column_blocks(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
         yield slice(0, n), x.reshape(-1, channels)
         return
     (top, bottom), (left, right) = window.padding
-    blocks = list(_blocks(n, _columns_bytes(x, window)))
+    blocks = list(_blocks(n, _columns_bytes(x.shape, x.itemsize, window)))
     size = blocks[0].stop if blocks else 0
     columns = np.empty((size, *window.out_size((height, width)), *window.kernel, channels), dtype=x.dtype)
     padded = np.zeros((size, height + top + bottom, width + left + right, channels), dtype=x.dtype)

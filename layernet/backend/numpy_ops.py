@@ -7,10 +7,11 @@ import numpy as np
 from layernet.backend import Array
 from layernet.backend.numpy_channels import NumpyChannelOps, NumpyElementwiseOps
 from layernet.backend.numpy_conv import NumpyConvOps, NumpyPoolOps
+from layernet.backend.numpy_embedding import NumpyEmbeddingOps
 from layernet.backend.ops import Ops
 
 
-class NumpyOps(NumpyConvOps, NumpyPoolOps, NumpyChannelOps, NumpyElementwiseOps, Ops):
+class NumpyOps(NumpyConvOps, NumpyPoolOps, NumpyChannelOps, NumpyElementwiseOps, NumpyEmbeddingOps, Ops):
     def __init__(self) -> None:
         super().__init__(np)
 

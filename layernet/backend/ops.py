@@ -11,16 +11,32 @@ from types import ModuleType
 
 from layernet.backend.reference.activation import ActivationOps
 from layernet.backend.reference.conv import ConvOps
+from layernet.backend.reference.embedding import EmbeddingOps
 from layernet.backend.reference.linear import LinearOps
+from layernet.backend.reference.local import LocalOps
 from layernet.backend.reference.local_norm import LocalNormOps
 from layernet.backend.reference.loss import LossOps
 from layernet.backend.reference.norm import NormOps
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.reference.randomness import RandomOps
 from layernet.backend.reference.rectifier import RectifierOps
+from layernet.backend.reference.weight_norm import WeightNormOps
 
 
-class Ops(RandomOps, ConvOps, PoolOps, LinearOps, RectifierOps, ActivationOps, NormOps, LocalNormOps, LossOps):
+class Ops(
+    RandomOps,
+    LocalOps,
+    ConvOps,
+    PoolOps,
+    LinearOps,
+    RectifierOps,
+    ActivationOps,
+    NormOps,
+    LocalNormOps,
+    LossOps,
+    EmbeddingOps,
+    WeightNormOps,
+):
     """Reference kernels on the array module `xp`."""
 
     def __init__(self, xp: ModuleType) -> None:

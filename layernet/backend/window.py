@@ -59,6 +59,15 @@ class Window:
             self, padding=((top, bottom + self._missing(0, size[0])), (left, right + self._missing(1, size[1])))
         )
 
+    def rounded_up(self, size: Pair) -> Window:
+        """The window with padding added at the end, so that places are counted with the ceiling, not the floor.
+
+        The rule of cuda-convnet's convolution. Where the stride is larger than the window, the last place may see
+        nothing but padding.
+        """
+        (top, bottom), (left, right) = self.padding
+        return replace(self, padding=((top, bottom + self._rest(0, size[0])), (left, right + self._rest(1, size[1]))))
+
     def counts(self, size: Pair, border: tuple[Pair, Pair] = ((0, 0), (0, 0))) -> tuple[list[int], list[int]]:
         """How many of its rows, and columns, lie in the image at each place; a `border` around it counts as image."""
         rows, columns = (
@@ -83,6 +92,10 @@ class Window:
     def _pixels(self, axis: int, place: int) -> range:
         start = place * self.stride[axis] - self.padding[axis][0]
         return range(start, start + self._extent(axis), self.dilation[axis])
+
+    def _rest(self, axis: int, size: int) -> int:
+        """Padding at the end that completes the last stride."""
+        return (self._extent(axis) - size - sum(self.padding[axis])) % self.stride[axis]
 
     def _missing(self, axis: int, size: int) -> int:
         """Padding that one more place needs at the end; 0 where there is to be none."""

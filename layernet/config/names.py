@@ -18,8 +18,13 @@ def _of(module: str, *names: str) -> dict[str, str]:
 
 BUILT_IN: dict[Kind, dict[str, str]] = {
     "layer": {
-        **_of("layers.linear", "Linear"),
-        **_of("layers.conv", "Conv2d"),
+        **_of("layers.linear", "Linear", "Scale", "Bias"),
+        **_of("layers.embedding", "Embedding"),
+        **_of("layers.conv", "Conv2d", "Conv1d"),
+        **_of("layers.conv_transpose", "ConvTranspose2d"),
+        **_of("layers.local", "Local2d"),
+        **_of("layers.separable", "SeparableConv2d"),
+        **_of("layers.weight_norm", "WeightNorm"),
         **_of("layers.pool", "MaxPool2d", "AvgPool2d", "GlobalAvgPool2d"),
         **_of("layers.norm", "BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm2d", "RMSNorm"),
         **_of("layers.local_norm", "LocalResponseNorm", "LocalContrastNorm"),

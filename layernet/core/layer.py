@@ -34,6 +34,8 @@ class Layer(Configurable):
     """True for layers that take integers (indices) rather than the net's float type."""
     placed: bool = False
     """Whether it was built for a place in a net: a layer object has one."""
+    integer_bound: int | None = None
+    """What the integers of an `integer_input` layer stay below, where it knows: checks then draw from 0 up to it."""
     learns: bool = True
     """Whether any parameter in it is trained; kept by the net."""
     learns_itself: bool = True
@@ -97,6 +99,12 @@ class Layer(Configurable):
             )
         self.out_shape = out_shape
         return out_shape
+
+    @property
+    def reader(self) -> Layer:
+        """The layer that reads the input: this one, or of one made of layers the first of them."""
+        first = next((child for _, child in self._members()), None)
+        return self if self.integer_input or first is None else first.reader
 
     @property
     def label(self) -> str:

@@ -145,7 +145,10 @@ class Net:
             if training:  # inference writes nothing: other threads may predict while one trains
                 self.passes += 1
         with device.activate():
-            x = device.asarray(x, None if self._takes_integers() else dtype)
+            integers = self.root.reader.integer_input
+            x = device.asarray(x, None if integers else dtype)
+            if integers and x.dtype.kind not in "iu":
+                raise UsageError(f"the net takes integers, got {x.dtype}", "give it indices of an integer type")
             if x.shape[1:] != self.input_shape:
                 raise UsageError(f"the input has shape {x.shape}, the net expects (N, *{self.input_shape})")
             tape = Tape(device, dtype, training, recording, self.seed, step, micro_batch)
@@ -257,9 +260,6 @@ class Net:
         for _, layer in self.root.walk():
             layer.learns = any(not param.frozen for param in layer.params().values())
             layer.learns_itself = any(not param.frozen for param in layer.own(Param).values())
-
-    def _takes_integers(self) -> bool:
-        return bool(self.layers) and self.layers[0].integer_input
 
     def __repr__(self) -> str:
         return f"Net({len(self.layers)} layers, {self.input_shape} -> {self.output_shape})"

@@ -16,14 +16,65 @@ from layernet.errors import ShapeError
 from layernet.layers.spatial import Size2d, image_size, out_size, pair
 
 
-class Conv2d(Layer):
+class _Convolution(Layer):
+    """Arguments, parameters and passes of a convolution, which the kernel does on images."""
+
+    out_channels: int
+    groups: int
+    window: Window
+    weight: Param
+    bias: Param | None
+
+    def _set_filters(
+        self, out_channels: int, groups: int, bias: bool, weight_init: InitFunction, bias_init: InitFunction
+    ) -> None:
+        if out_channels < 1:
+            raise ValueError(f"out_channels must be at least 1, got {out_channels}")
+        if groups < 1 or out_channels % groups:
+            raise ValueError(f"groups must divide out_channels={out_channels}, got {groups}")
+        self.out_channels, self.groups, self.use_bias = out_channels, groups, bias
+        self.weight_init, self.bias_init = weight_init, bias_init
+
+    def _declare(self, kernel: tuple[int, ...], channels: int) -> None:
+        check_groups(self.groups, channels)
+        self.weight = Param((self.out_channels, *kernel, channels // self.groups), self.weight_init)
+        self.bias = Param((self.out_channels,), self.bias_init, decay_mult=0) if self.use_bias else None
+
+    def _as_images(self, array: Array, example: Shape) -> Array:
+        """A batch whose examples have this shape, as images."""
+        return array
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        images = self._as_images(x, self.in_shape)
+        weight = self.weight.data.reshape(self.out_channels, *self.window.kernel, -1)
+        bias = self.bias.data if self.bias else None
+        y, res = ctx.ops.conv2d(images, weight, bias, self.window, self.groups)
+        ctx.save(res)
+        return y.reshape(len(x), *self.out_shape)
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (res,) = ctx.saved
+        dx, dw, db = ctx.ops.conv2d_backward(
+            self._as_images(dy, self.out_shape),
+            res,
+            need_dx=ctx.needs_input_grad,
+            need_dw=ctx.needs_grad(self.weight),
+            need_db=ctx.needs_grad(self.bias),
+        )
+        ctx.add_grads((self.weight, None if dw is None else dw.reshape(self.weight.shape)), (self.bias, db))
+        return None if dx is None else dx.reshape(len(dy), *self.in_shape)
+
+
+class Conv2d(_Convolution):
     """y[h, w, o] = bias[o] + sum over i, j, c of x[h s + i d - p, w s + j d - p, c] weight[o, i, j, c].
 
     Shape: (N, H, W, C) -> (N, H', W', out_channels), H' = floor((H + 2p - d (kernel_size - 1) - 1) / s) + 1; weight
     (out_channels, kh, kw, C / groups), bias (out_channels). `stride` s, `padding` p (zeros) and `dilation` d are in
     pixels; all sizes are a number or [rows, columns]. `padding` "valid" is none, "same" keeps the size of the image
     and needs stride 1; where that takes an odd number of zeros, the odd one stands at the end. With `groups` g, each
-    g-th of the filters sees only its g-th of the channels (g = C: depthwise).
+    g-th of the filters sees only its g-th of the channels (g = C: depthwise). With `ceil_mode`, H' takes the ceiling,
+    as cuda-convnet does: a last window reaches beyond the padded image, where it reads zeros. The floor is Caffe's and
+    torch's.
 
     The default weights keep the second moment through ReLU (He et al. 2015, arXiv:1502.01852). The bias is spared by
     weight decay. Raises ShapeError when the kernel does not fit into the padded image, or groups do not divide C.
@@ -40,45 +91,20 @@ class Conv2d(Layer):
         bias: bool = True,
         weight_init: InitFunction = init.kaiming_normal(),
         bias_init: InitFunction = init.constant(0.0),
+        ceil_mode: bool = False,
     ) -> None:
-        if out_channels < 1:
-            raise ValueError(f"out_channels must be at least 1, got {out_channels}")
-        if groups < 1 or out_channels % groups:
-            raise ValueError(f"groups must divide out_channels={out_channels}, got {groups}")
-        self.out_channels, self.groups, self.use_bias = out_channels, groups, bias
-        self.weight_init, self.bias_init = weight_init, bias_init
-        self.window = _window(kernel_size, stride, padding, dilation)
+        self._set_filters(out_channels, groups, bias, weight_init, bias_init)
+        self.window = sliding_window(kernel_size, stride, padding, dilation)
+        self.ceil_mode = ceil_mode
 
     def build(self, in_shape: Shape) -> Shape:
         size = image_size("Conv2d", in_shape)
-        channels = in_shape[2]
-        if channels % self.groups:
-            raise ShapeError(
-                f"groups={self.groups} does not divide the {channels} channels of the input",
-                f"use groups: {math.gcd(channels, self.groups)}, or change the channels before it",
-            )
         out = out_size(self.window, size, in_shape)
-        self.weight = Param((self.out_channels, *self.window.kernel, channels // self.groups), self.weight_init)
-        self.bias = Param((self.out_channels,), self.bias_init, decay_mult=0) if self.use_bias else None
+        self._declare(self.window.kernel, in_shape[2])
+        if self.ceil_mode:
+            self.window = self.window.rounded_up(size)
+            out = self.window.out_size(size)
         return (*out, self.out_channels)
-
-    def forward(self, x: Array, ctx: Context) -> Array:
-        bias = self.bias.data if self.bias else None
-        y, res = ctx.ops.conv2d(x, self.weight.data, bias, self.window, self.groups)
-        ctx.save(res)
-        return y
-
-    def backward(self, dy: Array, ctx: Context) -> Array | None:
-        (res,) = ctx.saved
-        dx, dw, db = ctx.ops.conv2d_backward(
-            dy,
-            res,
-            need_dx=ctx.needs_input_grad,
-            need_dw=ctx.needs_grad(self.weight),
-            need_db=ctx.needs_grad(self.bias),
-        )
-        ctx.add_grads((self.weight, dw), (self.bias, db))
-        return dx
 
     def flops(self, in_shape: Shape) -> int:
         height, width, channels = in_shape
@@ -86,9 +112,78 @@ class Conv2d(Layer):
         return math.prod((*places, self.out_channels, *self.window.kernel, channels // self.groups))
 
 
-def _window(
-    kernel_size: Size2d, stride: Size2d, padding: Size2d | Literal["same", "valid"], dilation: Size2d
+class Conv1d(_Convolution):
+    """y[t, o] = bias[o] + sum over i, c of x[t s + i d - p, c] weight[o, i, c].
+
+    Shape: (N, T, C) -> (N, T', out_channels), T' = floor((T + 2p - d (kernel_size - 1) - 1) / s) + 1; weight
+    (out_channels, kernel_size, C / groups), bias (out_channels). The arguments are those of `Conv2d`, along T.
+
+    Raises ShapeError when the kernel does not fit into the padded sequence, or groups do not divide C.
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | Literal["same", "valid"] = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        weight_init: InitFunction = init.kaiming_normal(),
+        bias_init: InitFunction = init.constant(0.0),
+    ) -> None:
+        for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
+            if not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
+        if not isinstance(padding, int | str):
+            raise ValueError(f"padding must be a number of steps, 'same' or 'valid', got {padding!r}")
+        self._set_filters(out_channels, groups, bias, weight_init, bias_init)
+        along_rows = sliding_window(kernel_size, stride, padding, dilation)
+        self.window = Window(
+            (1, kernel_size), (1, stride), ((0, 0), along_rows.padding[0]), (1, dilation)
+        )  # a sequence is an image of one row
+
+    def build(self, in_shape: Shape) -> Shape:
+        if len(in_shape) != 2:
+            raise ShapeError(
+                f"Conv1d needs a sequence (T, C), got an input of shape {in_shape}",
+                f"give the sequence its axis of channels: {[*in_shape, 1]}" if len(in_shape) == 1 else "",
+            )
+        length, channels = in_shape
+        places = self.window.out_size((1, length))[1]
+        if places < 1:
+            reach, padded = self.window.extent[1], length + sum(self.window.padding[1])
+            raise ShapeError(
+                f"a kernel that reaches over {reach} steps does not fit into the sequence of {length}, "
+                f"{padded} with its padding",
+                "use a smaller kernel, less dilation or more padding",
+            )
+        self._declare(self.window.kernel[1:], channels)
+        return places, self.out_channels
+
+    def _as_images(self, array: Array, example: Shape) -> Array:
+        return array.reshape(len(array), 1, *example)
+
+    def flops(self, in_shape: Shape) -> int:
+        length, channels = in_shape
+        places = self.window.out_size((1, length))[1]
+        return places * self.out_channels * self.window.kernel[1] * channels // self.groups
+
+
+def check_groups(groups: int, channels: int) -> None:
+    """Raise ShapeError unless the groups divide the channels."""
+    if channels % groups:
+        raise ShapeError(
+            f"groups={groups} does not divide the {channels} channels of the input",
+            f"use groups: {math.gcd(channels, groups)}, or change the channels before it",
+        )
+
+
+def sliding_window(
+    kernel_size: Size2d, stride: Size2d, padding: Size2d | Literal["same", "valid"], dilation: Size2d = 1
 ) -> Window:
+    """The window of a convolution's arguments. Raises ValueError for those that make none."""
     bare = Window(pair("kernel_size", kernel_size), pair("stride", stride), dilation=pair("dilation", dilation))
     if isinstance(padding, str):
         if padding not in ("same", "valid"):

@@ -1,16 +1,18 @@
-"""Fully connected layers."""
+"""Fully connected layers, and gains and offsets by channel."""
 
 from __future__ import annotations
 
 import math
 
 from layernet.backend import Array, Shape
+from layernet.backend.arrays import sum_to
 from layernet.core import init
 from layernet.core.context import Context
 from layernet.core.init import InitFunction
 from layernet.core.layer import Layer
 from layernet.core.param import Param
 from layernet.errors import ShapeError
+from layernet.layers.shape import channels_of
 
 
 class Linear(Layer):
@@ -59,3 +61,67 @@ class Linear(Layer):
 
     def flops(self, in_shape: Shape) -> int:
         return math.prod(in_shape) * self.out_features
+
+
+class Scale(Layer):
+    """y = x weight, with `bias` + bias: one gain, and one offset, a channel (Caffe's Scale, Torch 7's CMul).
+
+    Shape: (N, ..., C) -> same; weight (C), bias (C), both spared by weight decay.
+    """
+
+    def __init__(
+        self,
+        bias: bool = False,
+        weight_init: InitFunction = init.constant(1.0),
+        bias_init: InitFunction = init.constant(0.0),
+    ) -> None:
+        self.use_bias = bias
+        self.weight_init, self.bias_init = weight_init, bias_init
+
+    def build(self, in_shape: Shape) -> Shape:
+        channels = channels_of(self, in_shape)
+        self.weight = Param(channels, self.weight_init, decay_mult=0)
+        self.bias = Param(channels, self.bias_init, decay_mult=0) if self.use_bias else None
+        return in_shape
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        ctx.save(x)
+        y = x * self.weight.data
+        return y + self.bias.data if self.bias else y
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        (x,) = ctx.saved
+        if ctx.needs_grad(self.weight):
+            ctx.add_grad(self.weight, sum_to(dy * x, self.weight.shape))
+        if self.bias and ctx.needs_grad(self.bias):
+            ctx.add_grad(self.bias, sum_to(dy, self.bias.shape))
+        return dy * self.weight.data
+
+    def flops(self, in_shape: Shape) -> int:
+        return math.prod(in_shape)
+
+
+class Bias(Layer):
+    """y = x + bias: one offset a channel (Caffe's Bias, Torch 7's CAdd).
+
+    Shape: (N, ..., C) -> same; bias (C), spared by weight decay.
+    """
+
+    def __init__(self, bias_init: InitFunction = init.constant(0.0)) -> None:
+        self.bias_init = bias_init
+
+    def build(self, in_shape: Shape) -> Shape:
+        self.bias = Param(channels_of(self, in_shape), self.bias_init, decay_mult=0)
+        return in_shape
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        ctx.save()
+        return x + self.bias.data
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        if ctx.needs_grad(self.bias):
+            ctx.add_grad(self.bias, sum_to(dy, self.bias.shape))
+        return dy
+
+    def flops(self, in_shape: Shape) -> int:
+        return 0

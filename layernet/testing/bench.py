@@ -13,7 +13,7 @@ from layernet.backend.random import Stream, key_of
 from layernet.core.context import Context, Tape
 from layernet.core.layer import Layer
 from layernet.core.net import Net
-from layernet.testing.sampling import projection, tie_free
+from layernet.testing.sampling import input_for, projection
 
 Result = dict[str, np.ndarray[Any, Any]]
 """What a pass computed: `y`, `dx` where it was asked for, and the parameter gradients by path; on the host."""
@@ -44,8 +44,9 @@ class Bench:
         return self.net.device.asarray(value, self.net.dtype)
 
     def input(self, n: int, number: int = 0) -> Array:
-        """A batch of n examples without ties."""
-        return self.place(tie_free((n, *self.layer.in_shape), self.rng("input", number)))
+        """A batch of n examples without ties, or of integers where the layer takes them."""
+        x = input_for(self.layer, n, self.layer.in_shape, self.rng("input", number))
+        return self.net.device.asarray(x) if self.takes_integers else self.place(x)
 
     def output_grad(self, n: int, number: int = 0) -> Array:
         """A gradient for the outputs of n examples."""
@@ -54,6 +55,11 @@ class Bench:
     def modes(self, n: int) -> tuple[bool, ...]:
         """The values of `training` that a batch of n examples can be run with."""
         return (False,) if n == 1 and self.batch_dependent else (True, False)
+
+    @property
+    def takes_integers(self) -> bool:
+        """Whether the layer, or the first one in it, takes integers: there is no gradient of its input then."""
+        return self.layer.reader.integer_input
 
     @property
     def batch_dependent(self) -> bool:
@@ -65,6 +71,7 @@ class Bench:
     ) -> tuple[Array, Context]:
         """One forward: the output and the call, which `backward` takes."""
         tape = Tape(self.net.device, self.net.dtype, training, recording, self.net.seed, step)
+        needs_input_grad = needs_input_grad and not self.takes_integers
         top = Context(tape, None, needs_input_grad, recording)
         return top.call(self.layer, x, needs_input_grad=needs_input_grad)
 

@@ -14,20 +14,26 @@ import numpy as np
 
 from layernet.backend import Shape
 from layernet.backend.random import Stream
+from layernet.core import init
 from layernet.core.layer import Layer
 from layernet.core.sequential import Sequential
 from layernet.layers.activation import GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from layernet.layers.arithmetic import Abs, Affine, Exp, Log, Power, Sqrt, Square
 from layernet.layers.composite import Add, AuxiliaryHead, BasicBlock, Concat, Recompute, Residual
-from layernet.layers.conv import Conv2d
+from layernet.layers.conv import Conv1d, Conv2d
+from layernet.layers.conv_transpose import ConvTranspose2d
 from layernet.layers.dropout import Dropout, Dropout2d, DropPath, GaussianNoise
-from layernet.layers.linear import Linear
+from layernet.layers.embedding import Embedding
+from layernet.layers.linear import Bias, Linear, Scale
+from layernet.layers.local import Local2d
 from layernet.layers.local_norm import LocalContrastNorm, LocalResponseNorm
 from layernet.layers.norm import BatchNorm, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from layernet.layers.rectifier import ELU, SELU, Hardswish, Hardtanh, Mish, ReLU6, Softplus
+from layernet.layers.separable import SeparableConv2d
 from layernet.layers.shape import Flatten, Reshape
 from layernet.layers.squash import GLU, LogSigmoid, LogSoftmax, ScaledTanh, Softsign, Tanhshrink
+from layernet.layers.weight_norm import WeightNorm
 from layernet.losses import L1, MSE, BCEWithLogits, CrossEntropy, L1Penalty, L2Penalty, Loss, Penalty
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck
@@ -78,10 +84,32 @@ def _composite(cls: type[Layer], make: Callable[[], Layer], shape: Shape, note: 
 LAYERS: list[Case] = [
     _layer(Linear, (5,), out_features=4),
     _layer(Linear, (3, 5), "sequence, no bias", out_features=4, bias=False),
+    _layer(Scale, (3, 5)),
+    _layer(Scale, (3, 4, 5), "images, bias, init", bias=True, weight_init=init.normal(), bias_init=init.normal()),
+    _layer(Bias, (3, 5)),
+    _layer(Bias, (5,), "init", bias_init=init.normal()),
+    _layer(Embedding, (4,), num_embeddings=5, embedding_dim=3),
+    _layer(Embedding, (2, 3), "padding", num_embeddings=4, embedding_dim=3, padding_idx=-1, weight_init=init.uniform()),
     _layer(Conv2d, (6, 5, 3), out_channels=4, kernel_size=3),
     _layer(Conv2d, (7, 6, 3), "stride, padding", out_channels=4, kernel_size=[3, 2], stride=2, padding=1, bias=False),
     _layer(Conv2d, (6, 5, 4), "same, groups", out_channels=6, kernel_size=4, padding="same", groups=2),
     _layer(Conv2d, (7, 8, 3), "dilated, depthwise", out_channels=3, kernel_size=3, dilation=2, groups=3),
+    _layer(Conv2d, (6, 5, 2), "ceil", out_channels=3, kernel_size=2, stride=[3, 2], ceil_mode=True),
+    _layer(Conv1d, (6, 3), out_channels=4, kernel_size=3),
+    _layer(Conv1d, (7, 3), "strided, no bias", out_channels=4, kernel_size=2, stride=2, padding=1, bias=False),
+    _layer(Conv1d, (7, 4), "same, groups", out_channels=2, kernel_size=2, padding="same", dilation=2, groups=2),
+    _layer(ConvTranspose2d, (4, 3, 5), out_channels=2, kernel_size=3),
+    _layer(ConvTranspose2d, (3, 4, 3), "padded, no bias", out_channels=2, kernel_size=3, padding=[1, 2], bias=False),
+    _layer(ConvTranspose2d, (3, 2, 3), "up", out_channels=2, kernel_size=3, stride=[2, 3], padding=1, output_padding=1),
+    _layer(ConvTranspose2d, (3, 2, 4), "dilated, groups", out_channels=6, kernel_size=[2, 3], dilation=2, groups=2),
+    _layer(Local2d, (5, 4, 3), out_channels=2, kernel_size=3),
+    _layer(Local2d, (5, 4, 2), "padded, no bias", out_channels=2, kernel_size=[3, 2], stride=2, padding=1, bias=False),
+    _layer(Local2d, (4, 4, 4), "same, groups", out_channels=2, kernel_size=2, padding="same", groups=2),
+    _layer(Local2d, (5, 6, 2), "ceil", out_channels=2, kernel_size=2, stride=[2, 3], ceil_mode=True),
+    _layer(SeparableConv2d, (5, 4, 3), out_channels=4, kernel_size=3, padding="same"),
+    _layer(SeparableConv2d, (7, 6, 2), "m 2", out_channels=3, kernel_size=2, stride=2, bias=False, depth_multiplier=2),
+    _composite(WeightNorm, lambda: WeightNorm(Linear(4)), (3, 5)),
+    _composite(WeightNorm, lambda: WeightNorm(Conv2d(4, 3, padding=1, bias=False)), (4, 3, 2), "Conv2d"),
     _layer(MaxPool2d, (6, 5, 3), kernel_size=2),
     _layer(MaxPool2d, (7, 6, 3), "overlapping, padded, ceil", kernel_size=3, stride=2, padding=1, ceil_mode=True),
     _layer(AvgPool2d, (6, 5, 3), kernel_size=2),

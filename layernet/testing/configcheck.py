@@ -38,7 +38,7 @@ def sample(config: ExperimentConfig, settings: Settings) -> tuple[Any, Any]:
     net, train = config.net, config.data.train
     rng = stream(settings.seed, "targets")
     x: Any = tie_free((settings.batch, *net.input_shape), stream(settings.seed, "input"))
-    if net.layers and net.layers[0].integer_input:
+    if net.root.reader.integer_input:
         return train.batch(np.arange(settings.batch))
     if train.classes is not None:
         return x, rng.integers(0, len(train.classes), (settings.batch, *net.output_shape[:-1]))

@@ -185,7 +185,7 @@ def batch_independence(subject: Subject) -> None:
 def inside_a_residual(subject: Subject) -> None:
     """In a Residual, the gradient of the input is dy plus the layer's own."""
     plain = subject.bench(wrap=lambda layer: Sequential([layer]))
-    if plain.layer.out_shape != plain.layer.in_shape or plain.layer.integer_input:
+    if plain.layer.out_shape != plain.layer.in_shape or plain.takes_integers:
         return
     around = subject.bench(wrap=lambda layer: Residual([layer]))
     for training in (True, False):
@@ -216,7 +216,7 @@ def inside_a_recompute(subject: Subject) -> None:
 def tied(subject: Subject) -> None:
     """Where two layers share parameters, the gradient is the sum of both places."""
     bench = subject.bench()
-    if bench.layer.out_shape != bench.layer.in_shape or bench.layer.integer_input or not bench.net.params():
+    if bench.layer.out_shape != bench.layer.in_shape or bench.takes_integers or not bench.net.params():
         return
     separate = Net([subject.original.clone().named("a"), subject.original.clone().named("b")], subject.shape)
     shared = Net([subject.original.clone().named("a"), Ref("a").named("b")], subject.shape)

@@ -24,7 +24,7 @@ from layernet.testing.netcheck import NetCheck
 from layernet.testing.objective import Projection, Scalar, Weighted
 from layernet.testing.passes import lively
 from layernet.testing.report import Failure, Report
-from layernet.testing.sampling import stream, tie_free
+from layernet.testing.sampling import input_for, stream, tie_free
 from layernet.testing.verdicts import Function, check
 
 _WORK = 1.2e11
@@ -91,7 +91,7 @@ def check_net(net: Net, objectives: Sequence[Objective], x: Any, targets: Any, *
             if any(isinstance(part, Ref) for part in _arguments_of(layer)):
                 report.notes.append(f"{layer.label}: not checked alone, because it refers to another layer")
                 continue
-            given = x if index == 0 and layer.integer_input else None
+            given = x if index == 0 and layer.reader.integer_input else None
             report.add(_check_layer(layer, layer.in_shape, given, layer.path, replace(settings, batch=len(x))))
         report.add(_check_whole(net, x, objectives, targets, "net", _within_reach(net, len(x), settings)))
     report.seconds = time.perf_counter() - start
@@ -99,12 +99,12 @@ def check_net(net: Net, objectives: Sequence[Objective], x: Any, targets: Any, *
 
 
 def _check_layer(layer: Layer, shape: Sequence[int], x: Any, where: str, settings: Settings) -> Report:
-    if layer.integer_input and x is None:
-        raise UsageError(f"{layer.label} takes integers", "give gradcheck an input batch x")
     copy = layer.clone()
     copy.name = copy.name or type(layer).__name__  # so that the paths of all in it start alike
     net = Net([copy], shape).bind(settings.device, "float64", settings.seed)
     subject = f"{where} ({type(layer).__name__})" if where else type(layer).__name__
+    if x is None:
+        x = input_for(copy, settings.batch, tuple(shape), stream(settings.seed, "input"))
     return _check_modes(net, _batch(shape, x, settings), None, None, subject, settings, alone=True)
 
 

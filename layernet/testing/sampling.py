@@ -11,6 +11,8 @@ import numpy as np
 from layernet.backend import Shape
 from layernet.backend.device import get_device
 from layernet.backend.random import Stream, key_of
+from layernet.core.layer import Layer
+from layernet.errors import UsageError
 
 HostArray = np.ndarray[Any, Any]
 
@@ -30,6 +32,21 @@ def tie_free(shape: Shape, rng: Stream) -> HostArray:
     size = math.prod(shape)
     grid = (2.0 * np.asarray(rng.permutation(size)) + 1.5) / max(1, size) - 1.0
     return (_SPAN * grid).reshape(shape)
+
+
+def input_for(layer: Layer, batch: int, shape: Shape, rng: Stream) -> HostArray:
+    """A batch that the layer can be checked on: without ties, or integers for a layer that takes them.
+
+    Raises UsageError where it does not say which integers.
+    """
+    reader = layer.reader
+    if not reader.integer_input:
+        return tie_free((batch, *shape), rng)
+    if reader.integer_bound is None:
+        raise UsageError(
+            f"{reader.label} takes integers", "give the check an input batch x, or the layer an integer_bound"
+        )
+    return np.asarray(rng.integers(0, reader.integer_bound, (batch, *shape)))
 
 
 def projection(shape: Shape, rng: Stream) -> HostArray:

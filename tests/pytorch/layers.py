@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -70,11 +72,12 @@ def layer(
         for path, tensor in mine.items():
             tensor.data[...] = rng.uniform(0.5, 2, tensor.shape) if "var" in path else rng.normal(size=tensor.shape)
             other[path].copy_(weights(path, tensor.data))
-        tape = net.forward(x, training=training, needs_input_grad=True)
+        floats = x.dtype.kind == "f"
+        tape = net.forward(x, training=training, needs_input_grad=floats)
         y = tape.output.copy()
         dy = rng.normal(size=y.shape)
         dx = net.backward(tape, dy)
-        tx = to_theirs(x, channels_first).requires_grad_()
+        tx = to_theirs(x, channels_first).requires_grad_(floats)
         ty = module(tx)
         ty.backward(to_theirs(dy, channels_first))
         outputs = [difference(to_theirs(y, channels_first), ty)]
@@ -83,7 +86,8 @@ def layer(
             difference(weights(path, net.params()[mine[path].path].grad), parameter.grad)
             for path, parameter in module.named_parameters()
         ]
-        return Errors(worst(outputs) or 0.0, difference(to_theirs(dx, channels_first), tx.grad), worst(gradients))
+        of_input = difference(to_theirs(dx, channels_first), tx.grad) if floats else None
+        return Errors(worst(outputs) or 0.0, of_input, worst(gradients))
 
     return Entry(name or ours.__name__, ours, compare, shapes, dependent, options)
 
@@ -98,6 +102,67 @@ def convolution(draw: DrawFn, shape: Shape) -> Options:
 
 def named_padding(draw: DrawFn, shape: Shape) -> Options:
     return {**convolution(draw, shape), "padding": draw(st.sampled_from(["same", "same", "valid"]))}
+
+
+def convolution_1d(draw: DrawFn, shape: Shape) -> Options:
+    groups = drawing.divisor(draw, shape[-1])
+    window = {
+        name: value if isinstance(value, int) else value[0] for name, value in drawing.window(draw, shape).items()
+    }
+    return {**window, "groups": groups, "out_channels": groups * draw(st.integers(1, 3))}
+
+
+def named_padding_1d(draw: DrawFn, shape: Shape) -> Options:
+    return {**convolution_1d(draw, shape), "padding": draw(st.sampled_from(["same", "same", "valid"]))}
+
+
+def transposed(draw: DrawFn, shape: Shape) -> Options:
+    options = convolution(draw, (shape[0], 5, 6, shape[-1]))  # of any size of kernel: it need not fit the input
+    kernel, dilation = (_both(options[name]) for name in ("kernel_size", "dilation"))
+    stride = tuple(draw(st.integers(1, 3)) for _ in range(2))
+    more = tuple(draw(st.integers(0, s - 1)) for s in stride)
+    sizes = [
+        (n - 1) * s + d * (k - 1) + o for n, s, d, k, o in zip(shape[1:3], stride, dilation, kernel, more, strict=True)
+    ]
+    cut = tuple(draw(st.integers(0, min(3, n // 2))) for n in sizes)
+    return {**options, "stride": stride, "output_padding": more, "padding": cut}
+
+
+def _both(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def separable(draw: DrawFn, shape: Shape) -> Options:
+    return {**drawing.window(draw, shape), "out_channels": draw(drawing.channels)}
+
+
+def torch_separable(
+    in_channels: int, out_channels: int, depth_multiplier: int = 1, bias: bool = True, **options: Any
+) -> nn.Module:
+    between = in_channels * depth_multiplier
+    depthwise = nn.Conv2d(in_channels, between, groups=in_channels, bias=False, **options)
+    pointwise = nn.Conv2d(between, out_channels, 1, bias=bias)
+    return nn.Sequential(OrderedDict(depthwise=depthwise, pointwise=pointwise))
+
+
+def indices(rng: np.random.Generator, shape: Shape) -> Array:
+    return rng.integers(0, 5, shape)
+
+
+class TorchEmbedding(nn.Embedding):
+    """Its row for padding is 0, as its own initialiser has it: ours reads as 0 always."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.padding_idx is not None:
+            with torch.no_grad():
+                self.weight[self.padding_idx] = 0
+        return super().forward(input)
+
+
+def weight_norm(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():  # the new one, a parametrization, has other names for the same numbers
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.utils.weight_norm(module)
 
 
 def new_shape(draw: DrawFn, shape: Shape) -> Options:
@@ -215,11 +280,50 @@ _max_window = partial(drawing.window, padded=True)
 _mean_window = partial(drawing.window, padded=True, dilated=False)
 
 LAYERS = [
+    layer(
+        Embedding,
+        TorchEmbedding,
+        values=indices,
+        num_embeddings=st.integers(5, 8),
+        embedding_dim=drawing.channels,
+        padding_idx=st.none() | st.integers(-5, 4),
+    ),
     layer(Linear, nn.Linear, asks={"in_features": -1}, out_features=drawing.channels, bias=flags),
     channels_first(
         Conv2d, nn.Conv2d, images, convolution, **_filters, stride=drawing.numbers(1, 3), padding=drawing.numbers(0, 3)
     ),
     channels_first(Conv2d, nn.Conv2d, images, named_padding, **_filters),
+    channels_first(
+        Conv1d, nn.Conv1d, sequences, convolution_1d, **_filters, stride=st.integers(1, 3), padding=st.integers(0, 3)
+    ),
+    channels_first(Conv1d, nn.Conv1d, sequences, named_padding_1d, **_filters),
+    channels_first(ConvTranspose2d, nn.ConvTranspose2d, images, transposed, **_filters),
+    channels_first(
+        SeparableConv2d,
+        torch_separable,
+        images,
+        separable,
+        **_filters,
+        stride=drawing.numbers(1, 3),
+        padding=drawing.numbers(0, 3),
+        depth_multiplier=st.integers(1, 3),
+    ),
+    channels_first(
+        lambda **options: WeightNorm(Conv2d(**options)),
+        lambda **options: weight_norm(nn.Conv2d(**options)),
+        images,
+        convolution,
+        name="WeightNorm",
+        **_filters,
+    ),
+    layer(
+        lambda **options: WeightNorm(Linear(**options)),
+        lambda **options: weight_norm(nn.Linear(**options)),
+        name="WeightNorm",
+        asks={"in_features": -1},
+        out_features=drawing.channels,
+        bias=flags,
+    ),
     channels_first(MaxPool2d, nn.MaxPool2d, images, _max_window, **_pool),
     channels_first(MaxPool2d, nn.MaxPool2d, images, _max_window, **_pool, values=ties),
     channels_first(AvgPool2d, nn.AvgPool2d, images, _mean_window, **_pool, count_include_pad=flags),

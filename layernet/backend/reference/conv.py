@@ -10,7 +10,7 @@ from typing import Any
 
 from layernet.backend import Array, Shape
 from layernet.backend.reference.linear import LinearOps
-from layernet.backend.window import Window
+from layernet.backend.window import Pair, Window
 
 
 class ConvOps(LinearOps):
@@ -29,16 +29,48 @@ class ConvOps(LinearOps):
     def conv2d_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
-        """(dx, dw, db). As y = columns filters^T: d columns = dy filters, d filters = dy^T columns."""
+        """(dx, dw, db)"""
         x, weight, window, groups = res
-        rows = dy.reshape(-1, groups, len(weight) // groups).transpose(1, 0, 2)
-        dx = dw = None
-        if need_dx:
-            dx = self._col2im(self.matmul(rows, _filters(weight, groups)), x.shape, window, groups)
-        if need_dw:
-            dw = self.matmul(rows.transpose(0, 2, 1), self._im2col(x, window, groups)).reshape(weight.shape)
-        db = dy.sum(axis=(0, 1, 2)) if need_db else None
-        return dx, dw, db
+        dx = self._conv2d_dx(dy, x.shape, weight, window, groups) if need_dx else None
+        dw = self._conv2d_dw(dy, x, weight.shape, window, groups) if need_dw else None
+        return dx, dw, self._conv2d_db(dy) if need_db else None
+
+    def conv_transpose2d(
+        self, x: Array, weight: Array, bias: Array | None, window: Window, size: Pair, groups: int = 1
+    ) -> tuple[Array, Any]:
+        """What `conv2d` with this weight (in, kh, kw, out / groups) takes an image of `size` to x by, transposed.
+
+        y[n, h, w, o] = bias[o] + sum of x[n, r, c, i] weight[i, j, k, o] over all (r, c, i, j, k) with
+        h = r s + j d - p and w = c s + k d - p.
+        """
+        y = self._conv2d_dx(x, (len(x), *size, weight.shape[3] * groups), weight, window, groups)
+        if bias is not None:
+            y += bias
+        return y, (x, weight, window, groups)
+
+    def conv_transpose2d_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """(dx, dw, db). y is linear in x by the transpose of a convolution, so dx is that convolution of dy.
+
+        sum(dy y) = sum(x conv(dy)), so dw is what the convolution's weight gets when it is given dy and sent back x.
+        """
+        x, weight, window, groups = res
+        dx = self.conv2d(dy, weight, None, window, groups)[0] if need_dx else None
+        dw = self._conv2d_dw(x, dy, weight.shape, window, groups) if need_dw else None
+        return dx, dw, self._conv2d_db(dy) if need_db else None
+
+    def _conv2d_dx(self, dy: Array, shape: Shape, weight: Array, window: Window, groups: int) -> Array:
+        """For x of this shape. As y = columns filters^T: d columns = dy filters."""
+        return self._col2im(self.matmul(_rows(dy, groups), _filters(weight, groups)), shape, window, groups)
+
+    def _conv2d_dw(self, dy: Array, x: Array, shape: Shape, window: Window, groups: int) -> Array:
+        """For a weight of this shape. As y = columns filters^T: d filters = dy^T columns."""
+        rows = _rows(dy, groups).transpose(0, 2, 1)
+        return self.matmul(rows, self._im2col(x, window, groups)).reshape(shape)
+
+    def _conv2d_db(self, dy: Array) -> Array:
+        return dy.sum(axis=(0, 1, 2))
 
     def _im2col(self, x: Array, window: Window, groups: int) -> Array:
         """The pixels under the window at each place: (groups, N * places, kh * kw * C / groups)."""
@@ -59,6 +91,11 @@ class ConvOps(LinearOps):
         for tap in window.taps((height, width)):
             image[tap.reads] += columns[..., tap.row, tap.column, :][tap.feeds]
         return x
+
+
+def _rows(dy: Array, groups: int) -> Array:
+    """(groups, N * places, out / groups)"""
+    return dy.reshape(-1, groups, dy.shape[-1] // groups).transpose(1, 0, 2)
 
 
 def _filters(weight: Array, groups: int) -> Array:
