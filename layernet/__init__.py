@@ -57,6 +57,11 @@ if TYPE_CHECKING:
     from layernet.layers.arithmetic import Power as Power
     from layernet.layers.arithmetic import Sqrt as Sqrt
     from layernet.layers.arithmetic import Square as Square
+    from layernet.layers.border import Crop as Crop
+    from layernet.layers.border import Nailbed as Nailbed
+    from layernet.layers.border import ReflectionPad2d as ReflectionPad2d
+    from layernet.layers.border import ReplicationPad2d as ReplicationPad2d
+    from layernet.layers.border import ZeroPad2d as ZeroPad2d
     from layernet.layers.composite import Add as Add
     from layernet.layers.composite import AuxiliaryHead as AuxiliaryHead
     from layernet.layers.composite import BasicBlock as BasicBlock
@@ -85,7 +90,20 @@ if TYPE_CHECKING:
     from layernet.layers.norm import RMSNorm as RMSNorm
     from layernet.layers.pool import AvgPool2d as AvgPool2d
     from layernet.layers.pool import GlobalAvgPool2d as GlobalAvgPool2d
+    from layernet.layers.pool import MaxAbsPool2d as MaxAbsPool2d
     from layernet.layers.pool import MaxPool2d as MaxPool2d
+    from layernet.layers.pool1d import AvgPool1d as AvgPool1d
+    from layernet.layers.pool1d import MaxPool1d as MaxPool1d
+    from layernet.layers.pool_to_size import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+    from layernet.layers.pool_to_size import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+    from layernet.layers.pool_to_size import GlobalMaxPool2d as GlobalMaxPool2d
+    from layernet.layers.pool_to_size import Maxout as Maxout
+    from layernet.layers.rearrange import Permute as Permute
+    from layernet.layers.rearrange import PixelShuffle as PixelShuffle
+    from layernet.layers.rearrange import PixelUnshuffle as PixelUnshuffle
+    from layernet.layers.rearrange import Slice as Slice
+    from layernet.layers.rearrange import Squeeze as Squeeze
+    from layernet.layers.rearrange import Unsqueeze as Unsqueeze
     from layernet.layers.rectifier import ELU as ELU
     from layernet.layers.rectifier import SELU as SELU
     from layernet.layers.rectifier import Hardswish as Hardswish
@@ -93,6 +111,10 @@ if TYPE_CHECKING:
     from layernet.layers.rectifier import Mish as Mish
     from layernet.layers.rectifier import ReLU6 as ReLU6
     from layernet.layers.rectifier import Softplus as Softplus
+    from layernet.layers.resample import GaussianBlur as GaussianBlur
+    from layernet.layers.resample import Resize as Resize
+    from layernet.layers.resample import RGBToYUV as RGBToYUV
+    from layernet.layers.resample import Upsample as Upsample
     from layernet.layers.separable import SeparableConv2d as SeparableConv2d
     from layernet.layers.shape import Flatten as Flatten
     from layernet.layers.shape import Reshape as Reshape

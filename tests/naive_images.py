@@ -75,6 +75,21 @@ def max_pool2d(x, dy, window):
     return y, dx
 
 
+def peak_pool2d(x, dy, window, peak, ties):
+    """(y, dx): the maximum, or what is furthest from 0 and of two such the later; dy to the first tie or to all"""
+    y, dx = np.zeros((len(x), *places(window, x.shape[1:3]), x.shape[3])), np.zeros(x.shape)
+    for n, (r, c) in each_place(window, x):
+        for k in range(x.shape[3]):
+            seen = [(h, w) for _, _, h, w in pixels(window, x.shape[1:3], (r, c))]
+            values = [float(x[n, h, w, k]) for h, w in seen]
+            best = max(values) if peak == "max" else [v for v in values if abs(v) == max(map(abs, values))][-1]
+            y[n, r, c, k] = best
+            tied = [place for place, v in zip(seen, values, strict=True) if v == best]
+            for h, w in tied if ties == "all" else tied[:1]:
+                dx[n, h, w, k] += dy[n, r, c, k]
+    return y, dx
+
+
 def avg_pool2d(x, dy, window, divisor):
     """(y, dx); divisor (rows, columns, 1)"""
     y, dx = np.zeros((len(x), *places(window, x.shape[1:3]), x.shape[3])), np.zeros(x.shape)

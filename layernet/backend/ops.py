@@ -20,6 +20,7 @@ from layernet.backend.reference.norm import NormOps
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.reference.randomness import RandomOps
 from layernet.backend.reference.rectifier import RectifierOps
+from layernet.backend.reference.resample import ResampleOps
 from layernet.backend.reference.weight_norm import WeightNormOps
 
 
@@ -36,6 +37,7 @@ class Ops(
     LossOps,
     EmbeddingOps,
     WeightNormOps,
+    ResampleOps,
 ):
     """Reference kernels on the array module `xp`."""
 

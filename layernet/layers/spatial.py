@@ -10,12 +10,12 @@ Size2d = int | tuple[int, int]
 """One number for both axes, or (rows, columns)."""
 
 
-def pair(name: str, value: Size2d, minimum: int = 1) -> Pair:
+def pair(name: str, value: Size2d, minimum: int | None = 1) -> Pair:
     """The argument as (rows, columns). Raises ValueError when it is anything else or below `minimum`."""
     numbers = (value, value) if isinstance(value, int) else value
     if not isinstance(numbers, tuple | list) or len(numbers) != 2 or not all(isinstance(n, int) for n in numbers):
         raise ValueError(f"{name} must be a whole number or two of them [rows, columns], got {value!r}")
-    if min(numbers) < minimum:
+    if minimum is not None and min(numbers) < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
     return numbers[0], numbers[1]
 

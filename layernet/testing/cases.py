@@ -19,6 +19,7 @@ from layernet.core.layer import Layer
 from layernet.core.sequential import Sequential
 from layernet.layers.activation import GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from layernet.layers.arithmetic import Abs, Affine, Exp, Log, Power, Sqrt, Square
+from layernet.layers.border import Crop, Nailbed, ReflectionPad2d, ReplicationPad2d, ZeroPad2d
 from layernet.layers.composite import Add, AuxiliaryHead, BasicBlock, Concat, Recompute, Residual
 from layernet.layers.conv import Conv1d, Conv2d
 from layernet.layers.conv_transpose import ConvTranspose2d
@@ -28,8 +29,12 @@ from layernet.layers.linear import Bias, Linear, Scale
 from layernet.layers.local import Local2d
 from layernet.layers.local_norm import LocalContrastNorm, LocalResponseNorm
 from layernet.layers.norm import BatchNorm, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
-from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxAbsPool2d, MaxPool2d
+from layernet.layers.pool1d import AvgPool1d, MaxPool1d
+from layernet.layers.pool_to_size import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d, Maxout
+from layernet.layers.rearrange import Permute, PixelShuffle, PixelUnshuffle, Slice, Squeeze, Unsqueeze
 from layernet.layers.rectifier import ELU, SELU, Hardswish, Hardtanh, Mish, ReLU6, Softplus
+from layernet.layers.resample import GaussianBlur, Resize, RGBToYUV, Upsample
 from layernet.layers.separable import SeparableConv2d
 from layernet.layers.shape import Flatten, Reshape
 from layernet.layers.squash import GLU, LogSigmoid, LogSoftmax, ScaledTanh, Softsign, Tanhshrink
@@ -116,6 +121,23 @@ LAYERS: list[Case] = [
     _layer(AvgPool2d, (7, 6, 3), "overlapping, padded, ceil", kernel_size=3, stride=2, padding=1, ceil_mode=True),
     _layer(AvgPool2d, (5, 6, 3), "padding not counted", kernel_size=3, padding=1, count_include_pad=False),
     _layer(GlobalAvgPool2d, (4, 5, 3)),
+    _layer(MaxPool2d, (6, 5, 3), "cuda-convnet", kernel_size=3, stride=2, ceil_mode=True, ties="all", start=-1),
+    _layer(AvgPool2d, (6, 5, 3), "cuda-convnet", kernel_size=3, stride=2, start=-1, divisor_override=2),
+    _layer(MaxAbsPool2d, (6, 5, 3), kernel_size=2),
+    _layer(MaxAbsPool2d, (7, 6, 3), "padded, ceil", kernel_size=3, stride=2, padding=1, ceil_mode=True),
+    _layer(MaxAbsPool2d, (7, 6, 3), "cuda-convnet", kernel_size=3, ceil_mode=True, ties="all", start=[-1, 0]),
+    _layer(MaxPool1d, (7, 3), kernel_size=2),
+    _layer(MaxPool1d, (8, 3), "overlapping, ceil", kernel_size=3, stride=2, padding=1, ceil_mode=True, ties="all"),
+    _layer(MaxPool1d, (8, 3), "dilated", kernel_size=3, dilation=2),
+    _layer(AvgPool1d, (7, 3), kernel_size=2),
+    _layer(AvgPool1d, (8, 3), "overlapping, padded, ceil", kernel_size=3, stride=2, padding=1, ceil_mode=True),
+    _layer(AvgPool1d, (7, 3), "padding not counted", kernel_size=3, padding=1, count_include_pad=False),
+    _layer(AdaptiveAvgPool2d, (7, 5, 3), output_size=[3, 2]),
+    _layer(AdaptiveAvgPool2d, (7, 5, 3), "own width", output_size=[8, None]),
+    _layer(AdaptiveMaxPool2d, (7, 5, 3), output_size=[3, 2]),
+    _layer(GlobalMaxPool2d, (4, 5, 3)),
+    _layer(Maxout, (4, 3, 6), size=2),
+    _layer(Maxout, (7,), "overlapping", size=3, stride=2, start=-1, ties="all"),
     _layer(BatchNorm, (5,)),
     _layer(BatchNorm, (4, 3, 5), "images, no affine", affine=False),
     _layer(LayerNorm, (5,)),
@@ -175,6 +197,26 @@ LAYERS: list[Case] = [
     _layer(GaussianNoise, (4, 5), std=0.3),
     _layer(Flatten, (4, 3, 5)),
     _layer(Reshape, (4, 3, 5), shape=[5, -1]),
+    _layer(Permute, (4, 3, 5), dims=[2, 0, -2]),
+    _layer(Squeeze, (1, 4, 1, 5)),
+    _layer(Squeeze, (1, 4, 1, 5), "one axis", dim=2),
+    _layer(Unsqueeze, (4, 5), dim=-1),
+    _layer(Slice, (4, 3, 5), start=1, stop=-1),
+    _layer(Slice, (4, 5), "rows", start=1, step=2, dim=0),
+    _layer(PixelShuffle, (2, 3, 8), upscale_factor=2),
+    _layer(PixelUnshuffle, (4, 6, 3), downscale_factor=2),
+    _layer(ZeroPad2d, (4, 3, 2), padding=[1, 0, 2, 3]),
+    _layer(ReflectionPad2d, (4, 5, 2), padding=[4, 1, 2, 3]),
+    _layer(ReplicationPad2d, (4, 3, 2), padding=[4, 1, 0, 3]),
+    _layer(Crop, (5, 6, 2), size=3),
+    _layer(Crop, (5, 6, 2), "corner", size=[2, 3], start=[3, 1]),
+    _layer(Nailbed, (7, 6, 2), stride=[3, 2]),
+    _layer(Upsample, (3, 4, 2), scale_factor=2),
+    _layer(Upsample, (3, 4, 2), "bilinear", size=[5, 6], mode="bilinear"),
+    _layer(Upsample, (3, 4, 2), "aligned", scale_factor=[1.7, 2.5], mode="bilinear", align_corners=True),
+    _layer(Resize, (7, 6, 2), scale=1.3),
+    _layer(GaussianBlur, (6, 5, 2), kernel_size=5, sigma=1.2),
+    _layer(RGBToYUV, (4, 5, 3)),
     _composite(Sequential, lambda: Sequential([Linear(4), Tanh(), Linear(3)]), (5,)),
     _composite(Residual, lambda: Residual([Linear(5), ReLU(), Dropout(0.3)]), (5,)),
     _composite(Residual, lambda: Residual([Linear(4), Tanh()], [Linear(4)]), (5,), "shortcut"),

@@ -66,6 +66,29 @@ def test_avg_against_loops(kernels, case, dtype):
 
 
 @pytest.mark.parametrize("kernels", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("peak", ["max", "max_abs"])
+@pytest.mark.parametrize("ties", ["first", "all"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_peaks_against_loops_with_ties(kernels, peak, ties, case):
+    shape, *geometry = case
+    window, rng = naive.window(*geometry), np.random.default_rng(0)
+    x = rng.integers(-2, 3, shape).astype("float64")
+    dy = rng.standard_normal((len(x), *window.out_size(shape[1:3]), shape[3]))
+    x.flags.writeable = dy.flags.writeable = False
+    y, res = kernels.peak_pool2d(x, window, peak, ties)
+    expected_y, expected_dx = naive.peak_pool2d(x, dy, window, peak, ties)
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_allclose(kernels.peak_pool2d_backward(dy, res), expected_dx, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("peak", ["max", "max_abs"])
+def test_a_peak_does_not_swallow_nan(peak):
+    x = np.array([[np.nan, 1.0, 5.0], [2.0, 3.0, np.nan]])[None, :, :, None]
+    y, _ = KERNELS["reference"].peak_pool2d(x, naive.window((1, 2)), peak, "first")
+    np.testing.assert_array_equal(y[0, :, :, 0], [[np.nan, 5.0], [3.0, np.nan]])
+
+
+@pytest.mark.parametrize("kernels", KERNELS.values(), ids=KERNELS)
 def test_max_of_minus_infinity_is_a_pixel_and_never_padding(kernels):
     x = np.full((1, 2, 2, 1), -np.inf, dtype="float32")
     window = naive.window(2, 1, 1)

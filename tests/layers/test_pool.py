@@ -7,7 +7,7 @@ import pytest
 
 from layernet.core.net import Net
 from layernet.errors import ShapeError
-from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxAbsPool2d, MaxPool2d
 from tests.layers.differences import check_gradients
 
 
@@ -144,3 +144,63 @@ def test_global_average_gradient_is_the_receivers_own():
     np.testing.assert_array_equal(dx.ravel(), [9, 0.25, 0.25, 0.25])
     with pytest.raises(ShapeError, match="GlobalAvgPool2d needs an image"):
         Net([GlobalAvgPool2d()], (10,))
+
+
+POOLS = [MaxPool2d, AvgPool2d, MaxAbsPool2d]
+
+
+@pytest.mark.parametrize("kind", POOLS)
+@pytest.mark.parametrize("size", [5, 6, 7, 8])
+@pytest.mark.parametrize(("kernel", "stride", "start"), [(3, 2, 0), (3, 2, -1), (4, 3, -2), (2, 1, -1), (3, 3, -2)])
+def test_cuda_convnet_sizes(kind, size, kernel, stride, start):
+    """outputsX = ceil((imgSize - start - sizeX) / stride) + 1"""
+    layer = kind(kernel, stride, ceil_mode=True, start=start)
+    expected = int(np.ceil((size - start - kernel) / stride)) + 1
+    assert Net([layer], (size, size, 1)).output_shape == (expected, expected, 1)
+
+
+def test_cuda_convnet_mean_is_that_of_the_clipped_window():
+    layer = AvgPool2d(3, 2, ceil_mode=True, count_include_pad=False, start=-1)
+    x = np.random.default_rng(0).normal(size=(1, 6, 6, 2))
+    y = net_of(layer, (6, 6, 2)).predict(x)
+    assert y.shape == (1, 3, 3, 2)
+    for r in range(3):
+        for c in range(3):
+            window = x[0, max(0, 2 * r - 1) : 2 * r + 2, max(0, 2 * c - 1) : 2 * c + 2]
+            np.testing.assert_allclose(y[0, r, c], window.mean(axis=(0, 1)), rtol=1e-13)
+
+
+def test_all_ties_get_all_of_the_gradient():
+    x = np.array([[1.0, 3.0, 0.0, 0.0], [3.0, 3.0, 0.0, 0.0]]).reshape(1, 2, 4, 1)
+    tape = (net := net_of(MaxPool2d(2, ties="all"), (2, 4, 1))).forward(x, training=True, needs_input_grad=True)
+    dx = net.backward(tape, np.array([5.0, 7.0]).reshape(1, 1, 2, 1))
+    np.testing.assert_array_equal(dx[0, :, :, 0], [[0, 5, 7, 7], [5, 5, 7, 7]])
+
+
+def test_max_abs_keeps_the_sign_and_takes_the_later_of_opposites():
+    x = np.array([[-3.0, 2.0, -4.0, 4.0]]).reshape(1, 1, 4, 1)
+    np.testing.assert_array_equal(net_of(MaxAbsPool2d([1, 2]), (1, 4, 1)).predict(x).ravel(), [-3, 4])
+    assert net_of(MaxAbsPool2d([1, 2]), (1, 4, 1)).predict(-x).ravel().tolist() == [3, -4]
+
+
+@pytest.mark.parametrize("kind", POOLS)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"start": 1}, "start must be 0, or negative by less than the kernel 3, got 1"),
+        ({"start": [0, -3]}, r"negative by less than the kernel 3, got \[0, -3\]"),
+        ({"start": -1, "padding": 1}, "give start or padding, not both: got start -1, padding 1"),
+    ],
+)
+def test_starts_it_cannot_take(kind, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kind(3, **arguments)
+
+
+def test_ties_and_divisors_they_cannot_take():
+    for kind in (MaxPool2d, MaxAbsPool2d):
+        with pytest.raises(ValueError, match="ties must be first or all, got 'last'"):
+            kind(3, ties="last")
+    with pytest.raises(ValueError, match="divisor_override must be at least 1, got 0"):
+        AvgPool2d(3, divisor_override=0)
+    assert net_of(AvgPool2d(2, divisor_override=1), (2, 2, 1)).predict(np.ones((1, 2, 2, 1))).item() == 4

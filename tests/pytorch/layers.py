@@ -20,15 +20,24 @@ from layernet.core.net import Net
 from layernet.core.sequential import Sequential
 from layernet.layers.activation import GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from layernet.layers.arithmetic import Abs, Affine, Exp, Log, Power, Sqrt, Square
-from layernet.layers.conv import Conv2d
+from layernet.layers.border import ReflectionPad2d, ReplicationPad2d, ZeroPad2d
+from layernet.layers.conv import Conv1d, Conv2d
+from layernet.layers.conv_transpose import ConvTranspose2d
 from layernet.layers.dropout import Dropout, Dropout2d
+from layernet.layers.embedding import Embedding
 from layernet.layers.linear import Linear
 from layernet.layers.local_norm import LocalContrastNorm, LocalResponseNorm
 from layernet.layers.norm import BatchNorm, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from layernet.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from layernet.layers.pool1d import AvgPool1d, MaxPool1d
+from layernet.layers.pool_to_size import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d
+from layernet.layers.rearrange import PixelShuffle, PixelUnshuffle, Unsqueeze
 from layernet.layers.rectifier import ELU, SELU, Hardswish, Hardtanh, Mish, ReLU6, Softplus
+from layernet.layers.resample import Upsample
+from layernet.layers.separable import SeparableConv2d
 from layernet.layers.shape import Flatten, Reshape
 from layernet.layers.squash import GLU, LogSigmoid, LogSoftmax, ScaledTanh, Softsign, Tanhshrink
+from layernet.layers.weight_norm import WeightNorm
 from tests.pytorch import drawing
 from tests.pytorch.drawing import anything, flags, images, positive, sequences, several, ties, vectors
 from tests.pytorch.entry import Array, DependentOptions, Entry, Errors, Options, Shape, difference, to_theirs, worst
@@ -165,6 +174,16 @@ def weight_norm(module: nn.Module) -> nn.Module:
         return nn.utils.weight_norm(module)
 
 
+def in_a_row(window: DependentOptions) -> DependentOptions:
+    """The arguments for sequences of one that draws arguments for images."""
+
+    def draw_numbers(draw: DrawFn, shape: Shape) -> Options:
+        found = window(draw, shape)
+        return {name: numbers[0] if isinstance(numbers, tuple) else numbers for name, numbers in found.items()}
+
+    return draw_numbers
+
+
 def new_shape(draw: DrawFn, shape: Shape) -> Options:
     size = math.prod(shape[1:])
     first = drawing.divisor(draw, size)
@@ -239,6 +258,33 @@ def torch_reshape(shape: list[int]) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Unflatten(1, shape))
 
 
+class _Unsqueeze(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Any) -> Any:
+        return x.unsqueeze(self.dim)
+
+
+def torch_unsqueeze(dim: int) -> nn.Module:
+    return _Unsqueeze(dim + 1 if dim >= 0 else dim)
+
+
+def shuffled(kind: type[Layer], factor: int = 2) -> SearchStrategy[Shape]:
+    """Images whose channels, or whose pixels, come in blocks."""
+    by = (1, factor, factor, 1) if kind is PixelUnshuffle else (1, 1, 1, factor**2)
+    return images.map(lambda shape: tuple(n * k for n, k in zip(shape, by, strict=True)))
+
+
+def reflected(draw: DrawFn, shape: Shape) -> Options:
+    """Borders that are smaller than the image."""
+    height, width = shape[1:3]
+    if draw(flags):
+        return {"padding": draw(st.integers(0, min(height, width) - 1))}
+    return {"padding": tuple(draw(st.integers(0, n - 1)) for n in (width, width, height, height))}
+
+
 def torch_chain(width: int, inputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, 3))
 
@@ -249,6 +295,8 @@ def chain(width: int) -> Layer:
 
 _filters: dict[str, Any] = {"asks": {"in_channels": -1}, "bias": flags}
 _pool: dict[str, Any] = {"stride": drawing.numbers(1, 4), "ceil_mode": flags}
+_pool1d: dict[str, Any] = {"stride": st.integers(1, 4), "ceil_mode": flags}
+_output_size = st.integers(1, 9) | st.tuples(st.none() | st.integers(1, 9), st.none() | st.integers(1, 9))
 _norm: dict[str, Any] = {"eps": st.sampled_from([1e-5, 1e-3, 0.1]), "affine": flags}
 _batch_norm: dict[str, Any] = {
     **_norm,
@@ -278,6 +326,13 @@ def _within(draw: DrawFn, shape: Shape) -> Options:
 
 _max_window = partial(drawing.window, padded=True)
 _mean_window = partial(drawing.window, padded=True, dilated=False)
+
+_border = st.integers(0, 4) | st.tuples(*[st.integers(0, 4)] * 4)
+_new_size = drawing.numbers(1, 12)
+_scale_number = st.sampled_from([2, 3, 1.5, 2.5, 1, 1.7])
+_scale = _scale_number | st.tuples(_scale_number, _scale_number)
+_modes = st.sampled_from(["nearest", "bilinear"])
+_aligned: dict[str, Any] = {"mode": st.just("bilinear"), "align_corners": flags}
 
 LAYERS = [
     layer(
@@ -328,6 +383,15 @@ LAYERS = [
     channels_first(MaxPool2d, nn.MaxPool2d, images, _max_window, **_pool, values=ties),
     channels_first(AvgPool2d, nn.AvgPool2d, images, _mean_window, **_pool, count_include_pad=flags),
     channels_first(GlobalAvgPool2d, lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), images),
+    channels_first(AvgPool2d, nn.AvgPool2d, images, _mean_window, **_pool, divisor_override=st.integers(1, 5)),
+    channels_first(MaxPool1d, nn.MaxPool1d, sequences, in_a_row(_max_window), **_pool1d),
+    channels_first(MaxPool1d, nn.MaxPool1d, sequences, in_a_row(_max_window), **_pool1d, values=ties),
+    channels_first(AvgPool1d, nn.AvgPool1d, sequences, in_a_row(_mean_window), **_pool1d, count_include_pad=flags),
+    channels_first(AdaptiveAvgPool2d, nn.AdaptiveAvgPool2d, images, output_size=_output_size),
+    channels_first(AdaptiveMaxPool2d, nn.AdaptiveMaxPool2d, images, output_size=_output_size),
+    channels_first(AdaptiveMaxPool2d, nn.AdaptiveMaxPool2d, images, output_size=_output_size, values=ties),
+    channels_first(GlobalMaxPool2d, lambda: nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()), images),
+    channels_first(GlobalMaxPool2d, lambda: nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()), images, values=ties),
     channels_first(BatchNorm, nn.BatchNorm1d, several(vectors | sequences), **_batch_norm),
     channels_first(BatchNorm, nn.BatchNorm2d, several(images), **_batch_norm),
     layer(LayerNorm, torch_layer_norm, asks={"normalized_shape": -1}, **_norm),
@@ -397,5 +461,17 @@ LAYERS = [
     channels_first(Dropout2d, nn.Dropout2d, images, lambda draw, shape: {"p": draw(st.sampled_from([0.0, 1.0]))}),
     layer(Flatten, nn.Flatten),
     layer(Reshape, torch_reshape, dependent=new_shape),
+    layer(Unsqueeze, torch_unsqueeze, images, dim=st.integers(-4, 3)),
+    channels_first(PixelShuffle, nn.PixelShuffle, shuffled(PixelShuffle), upscale_factor=st.just(2)),
+    channels_first(PixelShuffle, nn.PixelShuffle, shuffled(PixelShuffle, 3), upscale_factor=st.just(3)),
+    channels_first(PixelUnshuffle, nn.PixelUnshuffle, shuffled(PixelUnshuffle), downscale_factor=st.just(2)),
+    channels_first(PixelUnshuffle, nn.PixelUnshuffle, shuffled(PixelUnshuffle, 3), downscale_factor=st.just(3)),
+    channels_first(ZeroPad2d, nn.ZeroPad2d, images, padding=_border),
+    channels_first(ReplicationPad2d, nn.ReplicationPad2d, images, padding=_border),
+    channels_first(ReflectionPad2d, nn.ReflectionPad2d, images, reflected),
+    channels_first(Upsample, nn.Upsample, images, size=_new_size, mode=_modes),
+    channels_first(Upsample, nn.Upsample, images, scale_factor=_scale, mode=_modes),
+    channels_first(Upsample, nn.Upsample, images, size=_new_size, **_aligned),
+    channels_first(Upsample, nn.Upsample, images, scale_factor=_scale, **_aligned),
     layer(chain, torch_chain, vectors | sequences, name="Sequential", asks={"inputs": -1}, width=drawing.channels),
 ]

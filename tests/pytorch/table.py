@@ -24,6 +24,16 @@ NO_COUNTERPART = {
     "AuxiliaryHead": "torch.nn leaves second outputs to plain code",
     "DropPath": "torchvision's StochasticDepth, not torch's",
     "GaussianNoise": "torch.nn has none",
+    "MaxAbsPool2d": "cuda-convnet2's; tests/backend/test_pool.py has loops",
+    "Slice": "torch.nn leaves indexing to plain code",
+    "Permute": "torch.nn leaves it to plain code; tests/layers/test_rearrange.py compares it with numpy's",
+    "Squeeze": "torch.nn leaves it to plain code; tests/layers/test_rearrange.py compares it with numpy's",
+    "Crop": "torch.nn leaves indexing to plain code",
+    "Nailbed": "cuda-convnet's; tests/layers/test_border.py has loops",
+    "Resize": "cuda-convnet's; tests/layers/test_resample.py has loops",
+    "GaussianBlur": "cuda-convnet's, with zeros beyond the edge; tests/layers/test_resample.py has loops",
+    "RGBToYUV": "cuda-convnet's; tests/layers/test_resample.py has the matrix",
+    "Maxout": "not in torch.nn; tests/layers/test_pool_to_size.py has loops",
     "BasicBlock": "torchvision's, not torch's; tests/layers/test_composite.py builds it of torch.nn.functional",
 }
 """What PyTorch does not have, and why."""

@@ -20,11 +20,36 @@ class PoolOps(KernelFamily):
     def max_pool2d_backward(self, dy: Array, res: Any) -> Array:
         """dx: the first pixel in the window, in reading order, that equals the maximum gets all of dy."""
         x, y, window = res
+        return self._to_peaks(dy, x, y, window, "first")
+
+    def peak_pool2d(self, x: Array, window: Window, peak: str, ties: str) -> tuple[Array, Any]:
+        """The peak in each window: the maximum ("max"), or the pixel furthest from 0 ("max_abs"), sign and all.
+
+        Of +v and -v the later one, in reading order, is the peak. Padding never wins, NaN wins always. With `ties`
+        "first" one pixel gets the gradient, the first that equals the peak; with "all" every one that does.
+        """
+        y = self.max_pool2d(x, window)[0] if peak == "max" else self._furthest_from_zero(x, window)
+        return y, (x, y, window, ties)
+
+    def peak_pool2d_backward(self, dy: Array, res: Any) -> Array:
+        """dx: all of dy to the pixels that equal the peak."""
+        return self._to_peaks(dy, *res)
+
+    def _furthest_from_zero(self, x: Array, window: Window) -> Array:
+        y = self.xp.zeros((len(x), *window.out_size(x.shape[1:3]), x.shape[3]), dtype=x.dtype)
+        for tap in window.taps(x.shape[1:3]):
+            best, pixel = y[tap.feeds], x[tap.reads]
+            stays = (abs(best) > abs(pixel)) | (best != best)
+            y[tap.feeds] = self.xp.where(stays, best, pixel)
+        return y
+
+    def _to_peaks(self, dy: Array, x: Array, y: Array, window: Window, ties: str) -> Array:
         dx = self.xp.zeros(x.shape, dtype=dy.dtype)
         unclaimed = self.xp.ones(y.shape, dtype=bool)
         for tap in window.taps(x.shape[1:3]):
             won = (x[tap.reads] == y[tap.feeds]) & unclaimed[tap.feeds]
-            unclaimed[tap.feeds] ^= won
+            if ties == "first":
+                unclaimed[tap.feeds] ^= won
             dx[tap.reads] += self.xp.where(won, dy[tap.feeds], 0)
         return dx
 

@@ -1,0 +1,170 @@
+"""Pooling of whole images, to a size, and over channels."""
+
+from __future__ import annotations
+
+from layernet.backend import Array, Shape
+from layernet.backend.window import Window
+from layernet.core.context import Context
+from layernet.core.layer import Layer
+from layernet.core.param import Const
+from layernet.errors import ShapeError
+from layernet.layers.pool import Ties, maximum, maximum_backward, one_of_ties
+from layernet.layers.shape import channels_of
+from layernet.layers.spatial import image_size
+
+OutputSize = int | tuple[int | None, int | None] | None
+"""One number for both axes, or (rows, columns); None keeps the size of the image."""
+
+
+class GlobalMaxPool2d(Layer):
+    """y[c] = the maximum of channel c over the whole image; its first pixel in reading order gets the gradient.
+
+    Shape: (N, H, W, C) -> (N, C).
+    """
+
+    def build(self, in_shape: Shape) -> Shape:
+        image_size("GlobalMaxPool2d", in_shape)
+        return in_shape[2:]
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        y, won = _first_maximum(x, ctx)
+        ctx.save(won)
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        (won,) = ctx.saved
+        return won * dy[:, None, None, :]
+
+
+class AdaptiveAvgPool2d(Layer):
+    """y = the means of H' x W' windows that cover the image; window i is the pixels floor(iH/H') .. ceil((i+1)H/H').
+
+    Shape: (N, H, W, C) -> (N, H', W', C). `output_size` is a number or [H', W']; null keeps the image's own size along
+    that axis. Larger outputs than the image repeat pixels.
+    """
+
+    def __init__(self, output_size: OutputSize) -> None:
+        self.output_size = _output_size(output_size)
+
+    def build(self, in_shape: Shape) -> Shape:
+        size = image_size("AdaptiveAvgPool2d", in_shape)
+        out = tuple(o or n for o, n in zip(self.output_size, size, strict=True))
+        rows, columns = (_means(n, o) for n, o in zip(size, out, strict=True))
+        self.rows = Const(lambda xp, dtype: xp.asarray(rows, dtype=dtype))
+        self.columns = Const(lambda xp, dtype: xp.asarray(columns, dtype=dtype))
+        return (*out, in_shape[2])
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        y, res = ctx.ops.resample2d(x, self.rows.data, self.columns.data)
+        ctx.save(res)
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (res,) = ctx.saved
+        return ctx.ops.resample2d_backward(dy, res) if ctx.needs_input_grad else None
+
+
+class AdaptiveMaxPool2d(Layer):
+    """y = the maxima of the windows of AdaptiveAvgPool2d; the first pixel in reading order gets the gradient.
+
+    Shape: (N, H, W, C) -> (N, H', W', C). `output_size` is a number or [H', W']; null keeps the image's own size along
+    that axis.
+    """
+
+    def __init__(self, output_size: OutputSize) -> None:
+        self.output_size = _output_size(output_size)
+
+    def build(self, in_shape: Shape) -> Shape:
+        size = image_size("AdaptiveMaxPool2d", in_shape)
+        out = tuple(o or n for o, n in zip(self.output_size, size, strict=True))
+        self.rows, self.columns = (_windows(n, o) for n, o in zip(size, out, strict=True))
+        return (*out, in_shape[2])
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        y = ctx.empty((len(x), *self.out_shape))
+        winners = []
+        for i, rows in enumerate(self.rows):
+            for j, columns in enumerate(self.columns):
+                y[:, i, j], won = _first_maximum(x[:, rows, columns], ctx)
+                winners.append(won)
+        ctx.save(winners)
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        (winners,) = ctx.saved
+        dx = ctx.xp.zeros((len(dy), *self.in_shape), dtype=dy.dtype)
+        won = iter(winners)
+        for i, rows in enumerate(self.rows):
+            for j, columns in enumerate(self.columns):
+                dx[:, rows, columns] += next(won) * dy[:, i, j, None, None, :]
+        return dx
+
+
+class Maxout(Layer):
+    """y[k] = the maximum of `size` neighbouring channels (Goodfellow et al. 2013, arXiv:1302.4389).
+
+    Group k is the channels start + k stride .. start + k stride + size - 1, as far as they exist: the last group, and
+    the first where `start` is negative, may be smaller. `stride` is at most size (default: size, disjoint groups).
+    Shape: (N, ..., C) -> (N, ..., C'), C' = ceil((C - start - size) / stride) + 1. Of equal channels the "first" gets
+    the gradient, or with `ties` "all" each gets all of it, which is cuda-convnet2's `cmpool`. Raises ShapeError when
+    there are fewer channels than one group needs.
+    """
+
+    def __init__(self, size: int, stride: int | None = None, start: int = 0, ties: Ties = "first") -> None:
+        stride = size if stride is None else stride
+        if size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        if not 1 <= stride <= size:
+            raise ValueError(f"stride must be from 1 to size {size}, so that no channel is left out, got {stride}")
+        if not -size < start <= 0:
+            raise ValueError(f"start must be 0, or negative by less than size {size}, got {start}")
+        self.window = Window((1, size), (1, stride), ((0, 0), (-start, 0)))
+        self.ties = one_of_ties(ties)
+
+    def build(self, in_shape: Shape) -> Shape:
+        (channels,) = channels_of(self, in_shape)
+        if self.window.out_size((1, channels))[1] < 1:
+            raise ShapeError(
+                f"a group of {self.window.kernel[1]} channels does not fit into {channels}",
+                "use a smaller size, or more channels in the layer before",
+            )
+        self.window = self.window.covering((1, channels))
+        groups = self.window.out_size((1, channels))[1]
+        return (*in_shape[:-1], groups)
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        rows = x.reshape(len(x), -1, x.shape[-1], 1)  # an image whose columns are the channels
+        return maximum(rows, self.window, self.ties, ctx).reshape(len(x), *self.out_shape)
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        if not ctx.needs_input_grad:
+            return None
+        dx = maximum_backward(dy.reshape(len(dy), -1, dy.shape[-1], 1), self.ties, ctx)
+        return dx.reshape(len(dy), *self.in_shape)
+
+
+def _first_maximum(window: Array, ctx: Context) -> tuple[Array, Array]:
+    """(the maximum of each channel (N, C), where its first pixel in reading order is (N, H, W, C))."""
+    n, height, width, channels = window.shape
+    pixels = window.reshape(n, height * width, channels)
+    won = ctx.xp.arange(height * width)[:, None] == pixels.argmax(axis=1)[:, None, :]
+    return pixels.max(axis=1), won.reshape(window.shape)
+
+
+def _output_size(value: OutputSize) -> tuple[int | None, int | None]:
+    """(H', W') with None where the image's own size is kept. Raises ValueError for anything else."""
+    numbers = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(numbers) != 2 or not all(n is None or (isinstance(n, int) and n >= 1) for n in numbers):
+        raise ValueError(f"output_size must be a positive number or two of them [rows, columns], got {value!r}")
+    return numbers[0], numbers[1]
+
+
+def _windows(size: int, out: int) -> list[slice]:
+    """The pixels of every window along one axis."""
+    return [slice(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
+
+
+def _means(size: int, out: int) -> list[list[float]]:
+    """The matrix (out, size) that takes the mean of every window along one axis."""
+    windows = (range(size)[window] for window in _windows(size, out))
+    return [[(pixel in window) / len(window) for pixel in range(size)] for window in windows]

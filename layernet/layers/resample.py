@@ -1,0 +1,192 @@
+"""Layers that make every pixel of a new image from a few of the old: enlarging, shrinking, blurring, colour spaces.
+
+All are linear and work on rows and columns one after the other: y = rows x columns^T with a matrix for each.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from layernet.backend import Array, Shape
+from layernet.core.context import Context
+from layernet.core.layer import Layer
+from layernet.core.param import Const
+from layernet.errors import ShapeError
+from layernet.layers.spatial import Size2d, image_size, pair
+
+Matrix = list[list[float]]
+"""(pixels out, pixels in) along one axis."""
+
+Scale2d = float | tuple[float, float]
+"""One number for both axes, or (rows, columns)."""
+
+
+class _Resample(Layer):
+    """What these layers share: the two matrices, made by `build`."""
+
+    def _matrices(self, rows: Matrix, columns: Matrix, in_shape: Shape) -> Shape:
+        self.rows = Const(lambda xp, dtype: xp.asarray(rows, dtype=dtype))
+        self.columns = Const(lambda xp, dtype: xp.asarray(columns, dtype=dtype))
+        return len(rows), len(columns), in_shape[2]
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        y, res = ctx.ops.resample2d(x, self.rows.data, self.columns.data)
+        ctx.save(res)
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (res,) = ctx.saved
+        return ctx.ops.resample2d_backward(dy, res) if ctx.needs_input_grad else None
+
+
+class Upsample(_Resample):
+    """The image in another size, larger or smaller, as torch.nn.Upsample makes it.
+
+    `size` is the new size, or `scale_factor` times the old one, rounded down; a number or [rows, columns]. With r the
+    old size over the new (1 / scale_factor where that is given), pixel i of the new image is
+
+    - `mode` "nearest": the old pixel floor(i r);
+    - "bilinear": interpolated between the two old pixels, along each axis, around (i + 1/2) r - 1/2, the outermost
+      ones repeated beyond the edge. With `align_corners` around i (H - 1) / (H' - 1), so that corners stay corners.
+
+    Nothing is averaged away: blur before shrinking. Shape: (N, H, W, C) -> (N, H', W', C).
+    """
+
+    def __init__(
+        self,
+        size: Size2d | None = None,
+        scale_factor: Scale2d | None = None,
+        mode: Literal["nearest", "bilinear"] = "nearest",
+        align_corners: bool = False,
+    ) -> None:
+        if (size is None) == (scale_factor is None):
+            raise ValueError(f"give either size or scale_factor, got size {size!r}, scale_factor {scale_factor!r}")
+        if mode not in ("nearest", "bilinear"):
+            raise ValueError(f"mode must be nearest or bilinear, got {mode!r}")
+        if align_corners and mode == "nearest":
+            raise ValueError("align_corners is for mode bilinear, got mode nearest")
+        self.size = None if size is None else pair("size", size)
+        self.factors = None if scale_factor is None else _factors(scale_factor)
+        self.mode, self.align_corners = mode, align_corners
+
+    def build(self, in_shape: Shape) -> Shape:
+        old = image_size("Upsample", in_shape)
+        if self.factors is None:
+            new = self.size or old
+            ratios = old[0] / new[0], old[1] / new[1]
+        else:
+            new = math.floor(old[0] * self.factors[0]), math.floor(old[1] * self.factors[1])
+            ratios = 1 / self.factors[0], 1 / self.factors[1]
+        if min(new) < 1:
+            raise ShapeError(f"nothing is left of an image of {old[0]} x {old[1]}", "use a larger scale_factor")
+        rows, columns = (self._matrix(*axis) for axis in zip(old, new, ratios, strict=True))
+        return self._matrices(rows, columns, in_shape)
+
+    def _matrix(self, old: int, new: int, ratio: float) -> Matrix:
+        if self.mode == "nearest":
+            sources = (i * old // new if self.factors is None else math.floor(i * ratio) for i in range(new))
+            return _interpolation([float(source) for source in sources], old)
+        if self.align_corners:
+            return _interpolation([i * (old - 1) / max(new - 1, 1) for i in range(new)], old)
+        return _interpolation([(i + 0.5) * ratio - 0.5 for i in range(new)], old)
+
+
+class Resize(_Resample):
+    """The image shrunk by `scale`, bilinearly: cuda-convnet's `resize`, to the pixel.
+
+    Pixel i is interpolated around (i + 1/2) scale - 1/2, but nowhere beyond pixel
+    H - 1.01: cuda-convnet's own rule, where Upsample goes to H - 1. `scale` is from 1/2 (enlarge) to 2 (shrink).
+    Shape: (N, H, W, C) -> (N, floor(H / scale), floor(W / scale), C).
+    """
+
+    def __init__(self, scale: float) -> None:
+        if not 0.5 <= scale <= 2:
+            raise ValueError(f"scale must be from 0.5 to 2, got {scale}")
+        self.scale = scale
+
+    def build(self, in_shape: Shape) -> Shape:
+        rows, columns = (self._matrix(n) for n in image_size("Resize", in_shape))
+        if not (rows and columns):
+            raise ShapeError(
+                f"nothing is left of an image of {in_shape[0]} x {in_shape[1]} shrunk by {self.scale}",
+                "use a smaller scale",
+            )
+        return self._matrices(rows, columns, in_shape)
+
+    def _matrix(self, size: int) -> Matrix:
+        new = math.floor(size / self.scale)
+        return _interpolation([min((i + 0.5) * self.scale - 0.5, size - 1.01) for i in range(new)], size)
+
+
+class GaussianBlur(_Resample):
+    """y = the image convolved with a Gaussian, along rows and columns; zeros beyond the edge.
+
+    The weights are exp(-d^2 / (2 sigma^2)) at distance d, over `kernel_size` pixels (odd), and sum to 1. `sigma` is in
+    pixels. cuda-convnet's `blur`, whose filterSize and stdev these are; torchvision reflects the image at the edge
+    instead: ReflectionPad2d before it, and Crop after it, do the same. Shape: (N, H, W, C) -> (N, H, W, C).
+    """
+
+    def __init__(self, kernel_size: int, sigma: float) -> None:
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and at least 1, got {kernel_size}")
+        if not sigma > 0:
+            raise ValueError(f"sigma must be more than 0, got {sigma}")
+        radius = kernel_size // 2
+        bell = [math.exp(-(d**2) / (2 * sigma**2)) for d in range(radius + 1)]
+        self.weights = [w / (2 * sum(bell) - bell[0]) for w in bell]
+
+    def build(self, in_shape: Shape) -> Shape:
+        rows, columns = (self._matrix(n) for n in image_size("GaussianBlur", in_shape))
+        return self._matrices(rows, columns, in_shape)
+
+    def _matrix(self, size: int) -> Matrix:
+        weights = self.weights + [0.0] * size
+        return [[weights[abs(i - j)] for j in range(size)] for i in range(size)]
+
+
+class RGBToYUV(Layer):
+    """(Y, U, V) of every pixel (R, G, B), a matrix for the primaries of ITU-R BT.709: cuda-convnet's `rgb2yuv`.
+
+    Y = 0.2126 R + 0.7152 G + 0.0722 B, U = -0.09991 R - 0.33609 G + 0.436 B, V = 0.615 R - 0.55861 G - 0.05639 B.
+    Shape: (N, H, W, 3) -> (N, H, W, 3). Raises ShapeError for another number of channels.
+    """
+
+    def build(self, in_shape: Shape) -> Shape:
+        image_size("RGBToYUV", in_shape)
+        if in_shape[2] != 3:
+            raise ShapeError(
+                f"RGBToYUV needs 3 channels, got {in_shape[2]} in an input of shape {in_shape}",
+                "put it first, where the image still has its colours",
+            )
+        matrix = [[0.2126, 0.7152, 0.0722], [-0.09991, -0.33609, 0.436], [0.615, -0.55861, -0.05639]]
+        self.matrix = Const(lambda xp, dtype: xp.asarray(matrix, dtype=dtype))
+        return in_shape
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        return x @ self.matrix.data.T
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        return dy @ self.matrix.data
+
+
+def _interpolation(sources: list[float], size: int) -> Matrix:
+    """The matrix that reads an axis at these places: between two pixels linearly, beyond the edge the outermost."""
+    matrix = []
+    for source in sources:
+        place = min(max(source, 0.0), size - 1.0)
+        before = math.floor(place)
+        row = [0.0] * size
+        row[before] = 1 - (place - before)
+        if place > before:
+            row[before + 1] = place - before
+        matrix.append(row)
+    return matrix
+
+
+def _factors(scale_factor: Scale2d) -> tuple[float, float]:
+    """The argument as (rows, columns). Raises ValueError when it is anything else, or not above 0."""
+    numbers = tuple(scale_factor) if isinstance(scale_factor, tuple | list) else (scale_factor, scale_factor)
+    if len(numbers) != 2 or not all(isinstance(n, int | float) and 0 < n < math.inf for n in numbers):
+        raise ValueError(f"scale_factor must be a number above 0 or two of them [rows, columns], got {scale_factor!r}")
+    return numbers[0], numbers[1]
