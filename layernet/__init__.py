@@ -134,6 +134,25 @@ if TYPE_CHECKING:
     from layernet.losses import Loss as Loss
     from layernet.losses import Objective as Objective
     from layernet.losses import Penalty as Penalty
+    from layernet.losses.base import Loss as Loss
+    from layernet.losses.binary import BCEWithLogits as BCEWithLogits
+    from layernet.losses.binary import Hinge as Hinge
+    from layernet.losses.binary import SigmoidFocal as SigmoidFocal
+    from layernet.losses.classification import NLL as NLL
+    from layernet.losses.classification import CrossEntropy as CrossEntropy
+    from layernet.losses.classification import Focal as Focal
+    from layernet.losses.classification import MultiMargin as MultiMargin
+    from layernet.losses.divergence import KLDiv as KLDiv
+    from layernet.losses.objective import Objective as Objective
+    from layernet.losses.penalties import L1Penalty as L1Penalty
+    from layernet.losses.penalties import L2Penalty as L2Penalty
+    from layernet.losses.penalties import Penalty as Penalty
+    from layernet.losses.regression import L1 as L1
+    from layernet.losses.regression import MSE as MSE
+    from layernet.losses.regression import Huber as Huber
+    from layernet.losses.regression import SmoothL1 as SmoothL1
+    from layernet.losses.regression import SumOfSquares as SumOfSquares
+    from layernet.losses.segmentation import Dice as Dice
     from layernet.metrics import Metric as Metric
     from layernet.metrics import accuracy as accuracy
     from layernet.optim.optimizers import SGD as SGD
@@ -142,9 +161,15 @@ if TYPE_CHECKING:
     from layernet.optim.optimizers import Optimizer as Optimizer
     from layernet.optim.schedules import Constant as Constant
     from layernet.optim.schedules import Cosine as Cosine
+    from layernet.optim.schedules import CosineRestarts as CosineRestarts
+    from layernet.optim.schedules import Decay as Decay
     from layernet.optim.schedules import Exponential as Exponential
+    from layernet.optim.schedules import Inv as Inv
     from layernet.optim.schedules import MultiStep as MultiStep
+    from layernet.optim.schedules import OneCycle as OneCycle
+    from layernet.optim.schedules import Polynomial as Polynomial
     from layernet.optim.schedules import Schedule as Schedule
+    from layernet.optim.schedules import SigmoidDecay as SigmoidDecay
     from layernet.optim.schedules import Step as Step
     from layernet.train.callbacks import Callback as Callback
     from layernet.train.experiment import Experiment as Experiment

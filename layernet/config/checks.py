@@ -20,7 +20,7 @@ from layernet.core.sequential import Ref, Sequential
 from layernet.data.dataset import Dataset
 from layernet.errors import DataError, LayernetError, ShapeError, UsageError, did_you_mean
 from layernet.layers.composite import AuxiliaryHead
-from layernet.losses import L1, MSE, BCEWithLogits, CrossEntropy, Loss, Objective, Penalty, named
+from layernet.losses import Loss, Objective, Penalty, named
 from layernet.metrics import Metric, accuracy
 
 Placed = list[tuple[Path, Any]]
@@ -153,14 +153,16 @@ def check_targets(builder: Builder, net: Net, objectives: Placed, outputs: Mappi
     for path, objective in objectives:
         if (
             classes
-            and isinstance(objective.loss, MSE | L1 | BCEWithLogits)
+            and isinstance(objective.loss, Loss)
+            and objective.loss.targets == "numbers"
             and type(train).__module__.startswith("layernet.")
         ):
             names = type(objective.loss).__name__, type(train).__name__
             message = f"{names[0]} takes numbers as targets, but those of {names[1]} are class labels"
             builder.problem(path, message, "use CrossEntropy")
         width = outputs.get(objective.on, ())[-1:]
-        if not isinstance(objective.loss, CrossEntropy) or not classes or not width or width[0] >= len(classes):
+        one_a_class = isinstance(objective.loss, Loss) and objective.loss.targets == "classes"
+        if not one_a_class or not classes or not width or width[0] >= len(classes):
             continue
         message = (
             f"{objective.on} has {width[0]} values, but data.train ({type(train).__name__}) has {len(classes)} classes"

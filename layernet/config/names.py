@@ -44,10 +44,22 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("core.sequential", "Sequential"),
         **_of("layers.composite", "Residual", "Concat", "Add", "Recompute", "AuxiliaryHead", "BasicBlock"),
     },
-    "loss": _of("losses", "CrossEntropy", "BCEWithLogits", "MSE", "L1", "L2Penalty", "L1Penalty"),
+    "loss": {
+        **_of("losses.classification", "CrossEntropy", "NLL", "Focal", "MultiMargin"),
+        **_of("losses.binary", "BCEWithLogits", "SigmoidFocal", "Hinge"),
+        **_of("losses.regression", "MSE", "L1", "SmoothL1", "Huber", "SumOfSquares"),
+        **_of("losses.divergence", "KLDiv"),
+        **_of("losses.segmentation", "Dice"),
+        **_of("losses.penalties", "L2Penalty", "L1Penalty"),
+    },
     "metric": _of("metrics", "accuracy"),
     "optimizer": _of("optim.optimizers", "SGD", "Adam", "AdamW"),
-    "schedule": _of("optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine"),
+    "schedule": {
+        **_of(
+            "optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine", "CosineRestarts", "OneCycle"
+        ),
+        **_of("optim.schedules", "Polynomial", "Inv", "SigmoidDecay", "Decay"),
+    },
     "dataset": {
         **_of("data.digits", "Digits"),
         **_of("data.mnist", "MNIST", "FashionMNIST"),
@@ -76,7 +88,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
 
 BASES: dict[Kind, tuple[str, ...]] = {
     "layer": ("layernet.core.layer:Layer",),
-    "loss": ("layernet.losses:Loss", "layernet.losses:Penalty"),
+    "loss": ("layernet.losses.base:Loss", "layernet.losses.penalties:Penalty"),
     "metric": ("layernet.metrics:Metric",),
     "optimizer": ("layernet.optim.optimizers:Optimizer",),
     "schedule": ("layernet.optim.schedules:Schedule",),
@@ -101,7 +113,7 @@ PUBLIC: dict[str, str] = {
     **_of("core.sequential", "Ref"),
     **_of("core.duration", "Duration"),
     **_of("layers.composite", "Block"),
-    **_of("losses", "Objective"),
+    **_of("losses.objective", "Objective"),
     **_of("backend.arrays", "sum_to"),
     **_of("data.loader", "Loader"),
     **_of("config.experiment", "load_config"),

@@ -39,7 +39,26 @@ from layernet.layers.separable import SeparableConv2d
 from layernet.layers.shape import Flatten, Reshape
 from layernet.layers.squash import GLU, LogSigmoid, LogSoftmax, ScaledTanh, Softsign, Tanhshrink
 from layernet.layers.weight_norm import WeightNorm
-from layernet.losses import L1, MSE, BCEWithLogits, CrossEntropy, L1Penalty, L2Penalty, Loss, Penalty
+from layernet.losses import (
+    L1,
+    MSE,
+    NLL,
+    BCEWithLogits,
+    CrossEntropy,
+    Dice,
+    Focal,
+    Hinge,
+    Huber,
+    KLDiv,
+    L1Penalty,
+    L2Penalty,
+    Loss,
+    MultiMargin,
+    Penalty,
+    SigmoidFocal,
+    SmoothL1,
+    SumOfSquares,
+)
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck
 from layernet.testing.report import Report
@@ -240,6 +259,10 @@ def _labels_with_gaps(shape: Shape, rng: Stream) -> HostArray:
     return labels
 
 
+def _sides(shape: Shape, rng: Stream) -> HostArray:
+    return np.asarray(2.0 * rng.integers(0, 2, shape) - 1.0)
+
+
 def _shares(shape: Shape, rng: Stream) -> HostArray:
     return np.asarray(rng.uniform(shape))
 
@@ -247,6 +270,10 @@ def _shares(shape: Shape, rng: Stream) -> HostArray:
 def _distributions(shape: Shape, rng: Stream) -> HostArray:
     shares = _shares(shape, rng)
     return np.asarray(shares / shares.sum(axis=-1, keepdims=True))
+
+
+def _log_distributions(shape: Shape, rng: Stream) -> HostArray:
+    return np.asarray(np.log(_distributions(shape, rng)))
 
 
 def _loss(cls: type[Loss], targets: Targets, note: str = "", shape: Shape = (5,), **arguments: Any) -> Case:
@@ -262,6 +289,26 @@ LOSSES: list[Case] = [
     _loss(CrossEntropy, _distributions, "soft labels", class_weight=_WEIGHTS, label_smoothing=0.1),
     _loss(BCEWithLogits, _shares),
     _loss(BCEWithLogits, _shares, "weights", (3, 5), pos_weight=_WEIGHTS),
+    _loss(NLL, _labels),
+    _loss(NLL, _labels_with_gaps, "weights, gaps", (4, 5), class_weight=_WEIGHTS),
+    _loss(Focal, _labels),
+    _loss(Focal, _labels_with_gaps, "weights, gaps", (4, 5), gamma=0.7, class_weight=_WEIGHTS),
+    _loss(MultiMargin, _labels),
+    _loss(MultiMargin, _labels, "squared, weights", (4, 5), p=2, margin=0.7, class_weight=_WEIGHTS),
+    _loss(SigmoidFocal, _shares, shape=(3, 5)),
+    _loss(SigmoidFocal, _shares, "no alpha", gamma=0.7, alpha=None),
+    _loss(Hinge, _sides, shape=(3, 5)),
+    _loss(Hinge, _sides, "squared", margin=0.7, p=2),
+    _loss(KLDiv, _distributions, shape=(3, 5)),
+    _loss(KLDiv, _log_distributions, "log targets", log_target=True),
+    _loss(Dice, _labels, shape=(4, 3, 5)),
+    _loss(Dice, _labels_with_gaps, "squared, gaps", (4, 5), smooth=0.1, squared=True),
+    _loss(Dice, _shares, "maps of shares", (4, 3)),
+    _loss(SmoothL1, _shares, shape=(3, 5)),
+    _loss(SmoothL1, _shares, "narrow", beta=0.3),
+    _loss(Huber, _shares, shape=(3, 5)),
+    _loss(Huber, _shares, "narrow", delta=0.3),
+    _loss(SumOfSquares, _shares, shape=(3, 5)),
     _loss(MSE, _shares, shape=(3, 5)),
     _loss(L1, _shares, shape=(3, 5)),
     Case("L2Penalty", L2Penalty),

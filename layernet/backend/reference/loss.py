@@ -98,6 +98,32 @@ class LossOps(KernelFamily):
             dz -= share
         return dz
 
+    def focal(self, z: Array, labels: Array, weight: Array, gamma: float) -> tuple[Array, Any]:
+        """Losses (M,) of the rows for logits (M, C), labels in 0..C-1 and weights (M,): -w (1 - p_y)^gamma log p_y."""
+        xp = self.xp
+        with self.quiet():
+            shifted, exp, total = self._softmax_parts(z)
+            log_p = xp.take_along_axis(shifted, labels[:, None], axis=1)[:, 0] - xp.log(total)
+            factor = weight * (-xp.expm1(log_p)) ** gamma
+            loss = -_times(xp, factor, log_p)
+        return loss, (exp, total, labels, log_p, factor, gamma)
+
+    def focal_backward(self, res: Any) -> Array:
+        """The gradient (M, C) of the sum of the losses.
+
+        With q = 1 - p_y, d loss / d log p_y = -w q^gamma (1 - gamma (p_y log p_y) / q), where the quotient comes near
+        -1 as q comes near 0; and d log p_y / d z_c = [c = y] - p_c.
+        """
+        xp = self.xp
+        exp, total, labels, log_p, factor, gamma = res
+        with self.quiet():
+            p, q = xp.exp(log_p), -xp.expm1(log_p)
+            quotient = xp.where(q > 0, _times(xp, p, log_p) / q, -1)
+            slope = factor * (1 - gamma * quotient)
+            dz = exp * (slope / total)[:, None]
+            dz[xp.arange(len(labels)), labels] -= slope
+        return dz
+
     def _softmax_parts(self, z: Array) -> tuple[Array, Array, Array]:
         """(z - max z, its exp, the sum of that over each row)."""
         shifted = z - z.max(axis=1, keepdims=True)
