@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from layernet.train.objectives import ObjectivesPass
 
 from layernet import losses
 from layernet.backend.device import Device, get_device
