@@ -285,6 +285,17 @@ def reflected(draw: DrawFn, shape: Shape) -> Options:
     return {"padding": tuple(draw(st.integers(0, n - 1)) for n in (width, width, height, height))}
 
 
+def new_size(draw: DrawFn, shape: Shape) -> Options:
+    if draw(flags):
+        return {"size": draw(drawing.numbers(1, 12))}
+    factor = st.sampled_from([2, 3, 1.5, 2.5, 1, 1.7])
+    return {"scale_factor": draw(factor | st.tuples(factor, factor))}
+
+
+def interpolated(draw: DrawFn, shape: Shape) -> Options:
+    return {**new_size(draw, shape), "mode": "bilinear"}
+
+
 def torch_chain(width: int, inputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, 3))
 
@@ -328,11 +339,6 @@ _max_window = partial(drawing.window, padded=True)
 _mean_window = partial(drawing.window, padded=True, dilated=False)
 
 _border = st.integers(0, 4) | st.tuples(*[st.integers(0, 4)] * 4)
-_new_size = drawing.numbers(1, 12)
-_scale_number = st.sampled_from([2, 3, 1.5, 2.5, 1, 1.7])
-_scale = _scale_number | st.tuples(_scale_number, _scale_number)
-_modes = st.sampled_from(["nearest", "bilinear"])
-_aligned: dict[str, Any] = {"mode": st.just("bilinear"), "align_corners": flags}
 
 LAYERS = [
     layer(
@@ -469,9 +475,7 @@ LAYERS = [
     channels_first(ZeroPad2d, nn.ZeroPad2d, images, padding=_border),
     channels_first(ReplicationPad2d, nn.ReplicationPad2d, images, padding=_border),
     channels_first(ReflectionPad2d, nn.ReflectionPad2d, images, reflected),
-    channels_first(Upsample, nn.Upsample, images, size=_new_size, mode=_modes),
-    channels_first(Upsample, nn.Upsample, images, scale_factor=_scale, mode=_modes),
-    channels_first(Upsample, nn.Upsample, images, size=_new_size, **_aligned),
-    channels_first(Upsample, nn.Upsample, images, scale_factor=_scale, **_aligned),
+    channels_first(Upsample, nn.Upsample, images, new_size),
+    channels_first(Upsample, nn.Upsample, images, interpolated, align_corners=flags),
     layer(chain, torch_chain, vectors | sequences, name="Sequential", asks={"inputs": -1}, width=drawing.channels),
 ]
