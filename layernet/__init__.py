@@ -155,10 +155,14 @@ if TYPE_CHECKING:
     from layernet.losses.segmentation import Dice as Dice
     from layernet.metrics import Metric as Metric
     from layernet.metrics import accuracy as accuracy
+    from layernet.optim.muon import Muon as Muon
+    from layernet.optim.optimizer import Optimizer as Optimizer
     from layernet.optim.optimizers import SGD as SGD
+    from layernet.optim.optimizers import Adagrad as Adagrad
     from layernet.optim.optimizers import Adam as Adam
     from layernet.optim.optimizers import AdamW as AdamW
-    from layernet.optim.optimizers import Optimizer as Optimizer
+    from layernet.optim.optimizers import Lion as Lion
+    from layernet.optim.optimizers import RMSprop as RMSprop
     from layernet.optim.schedules import Constant as Constant
     from layernet.optim.schedules import Cosine as Cosine
     from layernet.optim.schedules import CosineRestarts as CosineRestarts

@@ -22,6 +22,7 @@ from layernet.errors import DataError, LayernetError, ShapeError, UsageError, di
 from layernet.layers.composite import AuxiliaryHead
 from layernet.losses import Loss, Objective, Penalty, named
 from layernet.metrics import Metric, accuracy
+from layernet.optim.optimizer import NORMS, ONE_AXIS
 
 Placed = list[tuple[Path, Any]]
 """Objects with their places in the config."""
@@ -234,6 +235,10 @@ def check_groups(builder: Builder, net: Net, groups: Any) -> None:
         clashes: dict[tuple[str, str], str] = {}
         for param in _check_pattern(builder, net, pattern, path, at_key=True):
             for setting in settings:
+                if setting in NORMS and len(param.shape) < 2:
+                    message = f"{pattern!r} sets {setting} of {param.path}"
+                    builder.problem((*path, setting), message, ONE_AXIS, at_key=True)
+                    break
                 other = by.setdefault((param.path, setting), pattern)
                 if other != pattern:
                     clashes.setdefault((setting, other), param.path)

@@ -22,7 +22,7 @@ from layernet.data.transforms import Transform
 from layernet.errors import ConfigError, DataError, Mark, Problem, did_you_mean
 from layernet.losses import Objective
 from layernet.metrics import Metric
-from layernet.optim.optimizers import Optimizer
+from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Schedule
 
 _MAX_BYTES = 1_000_000

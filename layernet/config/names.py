@@ -52,7 +52,10 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("losses.penalties", "L2Penalty", "L1Penalty"),
     },
     "metric": _of("metrics", "accuracy"),
-    "optimizer": _of("optim.optimizers", "SGD", "Adam", "AdamW"),
+    "optimizer": {
+        **_of("optim.optimizers", "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Lion"),
+        **_of("optim.muon", "Muon"),
+    },
     "schedule": {
         **_of(
             "optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine", "CosineRestarts", "OneCycle"
@@ -89,7 +92,7 @@ BASES: dict[Kind, tuple[str, ...]] = {
     "layer": ("layernet.core.layer:Layer",),
     "loss": ("layernet.losses.base:Loss", "layernet.losses.penalties:Penalty"),
     "metric": ("layernet.metrics:Metric",),
-    "optimizer": ("layernet.optim.optimizers:Optimizer",),
+    "optimizer": ("layernet.optim.optimizer:Optimizer",),
     "schedule": ("layernet.optim.schedules:Schedule",),
     "dataset": ("layernet.data.dataset:Dataset",),
     "transform": ("layernet.data.transforms:Transform",),

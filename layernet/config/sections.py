@@ -13,7 +13,7 @@ from layernet.config.schema import AsPart, Section, expected
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer
 from layernet.metrics import Metric
-from layernet.optim.optimizers import Optimizer
+from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Constant, Schedule
 
 Count = Annotated[int, Field(ge=1)]

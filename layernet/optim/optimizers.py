@@ -1,200 +1,11 @@
-"""Optimizers: formulas on flat arrays that hold many parameters at once.
-
-What a formula needs beside parameter and gradient (momentum, moments) lies in arrays of the arena's layout. Parameters
-that stand side by side and are treated alike form a stretch, and the formula runs once per stretch, however many
-parameters there are. Checkpoints hold state by parameter path, so the layout is free to change.
-"""
+"""The optimizers that work on all parameters alike, one element at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
-
-import numpy as np
 
 from layernet.backend import Array
-from layernet.core.configurable import Configurable
-from layernet.core.net import Net
-from layernet.core.param import Arena, Param
-from layernet.errors import CheckpointError, ContractError, UsageError, did_you_mean
-
-Groups = dict[str, dict[str, float | bool]]
-"""Settings by pattern on the parameter path: {"head.*": {"lr_mult": 2}, "stem.*": {"frozen": True}}."""
-
-_SETTINGS = ("lr_mult", "decay_mult", "frozen")
-_BLOCK = 1 << 16
-"""Elements a formula handles at a time on the CPU: all it reads and writes of them stays in the second-level cache."""
-
-
-@dataclass(frozen=True)
-class _Stretch:
-    """Parameters side by side that are treated alike: views of their values, gradients and state."""
-
-    w: Array
-    g: Array
-    state: dict[str, Array]
-    lr_mult: float
-    decay_mult: float
-    first_step: int
-
-
-class Optimizer(Configurable):
-    """Base of all optimizers. A subclass names the arrays it keeps in `state_names` and writes `update`.
-
-    `lr` is the learning rate, `weight_decay` the decay rate; a parameter's own `lr_mult` and `decay_mult` (0 for biases
-    and norm gains) multiply them. `groups` sets these, or `frozen`, anew for the parameters whose path matches a
-    pattern.
-    """
-
-    lr: float
-    weight_decay: float = 0.0
-    groups: Groups | None = None
-
-    _net: Net | None = None
-
-    def __init__(self, lr: float, weight_decay: float = 0.0, groups: Groups | None = None) -> None:
-        _at_least_zero("lr", lr)
-        _at_least_zero("weight_decay", weight_decay)
-        _check_groups(groups or {})
-        self.lr, self.weight_decay, self.groups = lr, weight_decay, groups
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        """The arrays kept for each parameter, of its shape, zero at first."""
-        return ()
-
-    def update(self, w: Array, g: Array, state: dict[str, Array], lr: float, decay: float, t: int) -> None:
-        """Change the flat array w in place, given its gradient g, which must stay as it is.
-
-        `lr` and `decay` come with schedule and multipliers in them; t = 1, 2, ... counts the updates of w.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no update")
-
-    def scratch(self, like: Array, number: int = 0) -> Array:
-        """An uninitialised array as long as `like`, reused by the next call with this number."""
-        if number not in self._scratch or self._scratch[number].size < like.size:
-            self._scratch[number] = self.xp.empty(like.size, dtype=like.dtype)
-        return self._scratch[number][: like.size]
-
-    def attach(self, net: Net) -> Self:
-        """Get ready for a bound net: apply `groups`, make the state arrays, forget any earlier net. Returns self.
-
-        Raises UsageError for a pattern that matches no parameter, and for one matched twice for the same setting.
-        """
-        settings = _settle_groups(net, self.groups or {})
-        for pattern, group in (self.groups or {}).items():
-            if "frozen" in group:
-                net.freeze(pattern, bool(group["frozen"]))
-        self._net, self._arena, self.xp = net, net.arena, net.device.xp
-        self._mults = {
-            path: (settings.get((path, "lr_mult"), p.lr_mult), settings.get((path, "decay_mult"), p.decay_mult))
-            for path, p in net.params().items()
-        }
-        with net.device.activate():
-            self._state = {name: net.arena.like() for name in self.state_names}
-        self._first_step: dict[str, int] = {}  # when each parameter was updated first; frozen ones start later
-        self._next_step = 0
-        self._scratch: dict[int, Array] = {}
-        self._live: list[bool] | None = None
-        return self
-
-    def step(self, factor: float = 1.0, step: int | None = None) -> None:
-        """Update every parameter that is not frozen, by its gradient, at the learning rate `factor * lr`.
-
-        `step` is the number of the update, from 0; by default one more than the last. A parameter that got no gradient
-        has gradient 0: momentum and decay still move it.
-        """
-        arena = self._attached()
-        step = self._next_step if step is None else step
-        if step < self._next_step:
-            raise ContractError(
-                f"{self!r} was asked for update {step} after update {self._next_step - 1}",
-                "attach it again to start over, or load_state_dict() to go back",
-            )
-        with arena.device.activate():
-            arena.settle()
-            live = [not param.frozen for param in arena.params]
-            if live != self._live:
-                self._live, self._stretches = live, list(self._find_stretches(live, step))
-            for part in self._stretches:
-                lr, decay = self.lr * factor * part.lr_mult, self.weight_decay * part.decay_mult
-                self.update(part.w, part.g, part.state, lr, decay, step - part.first_step + 1)
-        self._next_step = step + 1
-
-    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
-        """What a checkpoint keeps: `momentum/conv1.weight` and the like, the next `step`, and `first_step/<path>`.
-
-        The last is there for parameters that were not updated from step 0 on: -1 where they still were not.
-        """
-        arena = self._attached()
-        state: dict[str, np.ndarray[Any, Any]] = {"step": np.array(self._next_step)}
-        for param, span in zip(arena.params, arena.spans, strict=True):
-            for name, flat in self._state.items():
-                state[f"{name}/{param.path}"] = np.array(arena.device.to_numpy(flat[span]).reshape(param.shape))
-            first = self._first_step.get(param.path, -1)
-            if first and self._next_step:
-                state[f"first_step/{param.path}"] = np.array(first)
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`. Raises CheckpointError, naming all that does not fit, before any change."""
-        arena = self._attached()
-        shapes: dict[str, tuple[int, ...]] = {"step": ()}
-        shapes |= {f"{name}/{p.path}": p.shape for name in self._state for p in arena.params}
-        optional = {f"first_step/{p.path}" for p in arena.params}
-        problems = [f"missing: {key} {shape}" for key, shape in shapes.items() if key not in state]
-        problems += [f"unknown: {key}" for key in state if key not in shapes and key not in optional]
-        problems += [
-            f"shape: {key} is {np.shape(state[key])}, expected {shape}"
-            for key, shape in shapes.items()
-            if key in state and np.shape(state[key]) != shape
-        ]
-        if problems:
-            raise CheckpointError(f"the state does not fit {self!r}:\n  " + "\n  ".join(problems))
-        with arena.device.activate():
-            for param, span in zip(arena.params, arena.spans, strict=True):
-                for name, flat in self._state.items():
-                    flat[span] = arena.device.asarray(state[f"{name}/{param.path}"], self._dtype).ravel()
-        self._next_step = int(state["step"])
-        first = {p.path: int(state.get(f"first_step/{p.path}", 0)) for p in arena.params} if self._next_step else {}
-        self._first_step = {path: step for path, step in first.items() if step >= 0}
-        self._live = None
-
-    @property
-    def _dtype(self) -> str:
-        return str(self._arena.data.dtype)
-
-    def _attached(self) -> Arena:
-        if self._net is None:
-            raise ContractError(f"{self!r} has no net yet", "call optimizer.attach(net) first")
-        if self._net.arena is not self._arena:
-            raise ContractError(
-                "the net was bound again, and its parameters lie elsewhere now",
-                "keep state_dict(), attach the optimizer again and load_state_dict() it",
-            )
-        return self._arena
-
-    def _find_stretches(self, live: list[bool], step: int) -> Iterator[_Stretch]:
-        """Neighbours of one treatment merged, the padding between them included: it is 0 and stays 0."""
-        arena = self._arena
-        runs: list[tuple[tuple[float, float, int], int, int]] = []
-        previous = False
-        for param, span, lives in zip(arena.params, arena.spans, live, strict=True):
-            if lives:
-                treatment = (*self._mults[param.path], self._first_step.setdefault(param.path, step))
-                if previous and runs[-1][0] == treatment:
-                    runs[-1] = (treatment, runs[-1][1], span.stop)
-                else:
-                    runs.append((treatment, span.start, span.stop))
-            previous = lives
-        for treatment, start, stop in runs:
-            block = _BLOCK if arena.device.name == "cpu" else stop - start
-            for begin in range(start, stop, block):
-                part = slice(begin, min(begin + block, stop))
-                state = {name: flat[part] for name, flat in self._state.items()}
-                yield _Stretch(arena.data[part], arena.grad[part], state, *treatment)
+from layernet.optim.optimizer import Groups, Optimizer, at_least_zero
 
 
 class SGD(Optimizer):
@@ -257,9 +68,8 @@ class Adam(Optimizer):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(lr, weight_decay, groups)
-        if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
-            raise ValueError(f"betas must be two numbers in 0..1 (below 1), got {betas}")
-        _at_least_zero("eps", eps)
+        _check_betas(betas)
+        at_least_zero("eps", eps)
         self.betas, self.eps = betas, eps
 
     @property
@@ -314,37 +124,153 @@ class AdamW(Adam):
         self._follow(w, g, state, lr, t)
 
 
-def _settle_groups(net: Net, groups: Groups) -> dict[tuple[str, str], float]:
-    """The settings by (path, setting), refused where a parameter is matched twice for one."""
-    settled: dict[tuple[str, str], float] = {}
-    by: dict[tuple[str, str], str] = {}
-    for pattern, group in groups.items():
-        matched: list[Param] = net.matching(pattern)
-        for setting, value in group.items():
-            for param in matched:
-                key = (param.path, setting)
-                if key in by:
-                    raise UsageError(
-                        f"groups {by[key]!r} and {pattern!r} both set {setting} of {param.path}",
-                        "let each parameter match one of them",
-                    )
-                by[key] = pattern
-                settled[key] = float(value)
-    return settled
+class RMSprop(Optimizer):
+    """v = a running mean of g^2;  w -= lr g / (sqrt(v) + eps).
+
+    `alpha` is the mean's memory; `centered` takes the square of g's own running mean off v; with `momentum` the moves
+    are summed, b = momentum b + g / (...), w -= lr b. `weight_decay` adds weight_decay w to g. All as
+    torch.optim.RMSprop (Hinton's course of 2012, lecture 6e; centered: Graves 2013, arXiv:1308.0850). Caffe's rms_decay
+    is `alpha`, its delta is `eps`.
+    """
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        centered: bool = False,
+        weight_decay: float = 0.0,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, groups)
+        if not 0.0 <= alpha < 1.0:
+            raise ValueError(f"alpha must lie in 0..1 (below 1), got {alpha}")
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"momentum must lie in 0..1 (below 1), got {momentum}")
+        _positive("eps", eps)
+        self.alpha, self.eps, self.momentum, self.centered = alpha, eps, momentum, centered
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return ("square_avg", *["momentum"] * bool(self.momentum), *["grad_avg"] * self.centered)
+
+    def update(self, w: Array, g: Array, state: dict[str, Array], lr: float, decay: float, t: int) -> None:
+        xp, work = self.xp, self.scratch(w)
+        if decay:
+            decayed = xp.multiply(w, decay, out=self.scratch(w, 1))
+            decayed += g
+            g = decayed
+        v = state["square_avg"]
+        v *= self.alpha
+        xp.multiply(g, g, out=work)
+        work *= 1.0 - self.alpha
+        v += work
+        if self.centered:
+            m = state["grad_avg"]
+            m *= self.alpha
+            m += xp.multiply(g, 1.0 - self.alpha, out=work)
+            xp.multiply(m, m, out=work)
+            xp.subtract(v, work, out=work)
+            xp.maximum(work, 0, out=work)  # rounding may leave less than the nothing it should
+            xp.sqrt(work, out=work)
+        else:
+            xp.sqrt(v, out=work)
+        work += self.eps
+        xp.divide(g, work, out=work)
+        if self.momentum:
+            b = state["momentum"]
+            b *= self.momentum
+            b += work
+            xp.multiply(b, lr, out=work)
+        else:
+            work *= lr
+        w -= work
 
 
-def _check_groups(groups: Groups) -> None:
-    for pattern, group in groups.items():
-        for setting, value in group.items():
-            if setting not in _SETTINGS:
-                raise ValueError(f"groups: {pattern}: unknown setting {setting!r}; {did_you_mean(setting, _SETTINGS)}")
-            if isinstance(value, bool) != (setting == "frozen"):
-                kind = "true or false" if setting == "frozen" else "a number"
-                raise ValueError(f"groups: {pattern}: {setting} must be {kind}, got {value!r}")
-            if setting != "frozen":
-                _at_least_zero(f"groups: {pattern}: {setting}", value)
+class Adagrad(Optimizer):
+    """v = the sum of all g^2;  w -= lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps).
+
+    v starts at `initial_accumulator_value`. `weight_decay` adds weight_decay w to g. All as torch.optim.Adagrad (Duchi
+    et al. 2011, JMLR 12).
+    """
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        lr_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, groups)
+        at_least_zero("lr_decay", lr_decay)
+        at_least_zero("initial_accumulator_value", initial_accumulator_value)
+        _positive("eps", eps)
+        self.lr_decay, self.initial_accumulator_value, self.eps = lr_decay, initial_accumulator_value, eps
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return ("sum",)
+
+    def update(self, w: Array, g: Array, state: dict[str, Array], lr: float, decay: float, t: int) -> None:
+        xp, work, v = self.xp, self.scratch(w), state["sum"]
+        if decay:
+            decayed = xp.multiply(w, decay, out=self.scratch(w, 1))
+            decayed += g
+            g = decayed
+        if t == 1:
+            v += self.initial_accumulator_value
+        v += xp.multiply(g, g, out=work)
+        xp.sqrt(v, out=work)
+        work += self.eps
+        xp.divide(g, work, out=work)
+        work *= lr / (1.0 + (t - 1) * self.lr_decay)
+        w -= work
 
 
-def _at_least_zero(name: str, value: float) -> None:
-    if not 0.0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+class Lion(Optimizer):
+    """w -= lr sign(b1 m + (1 - b1) g), then m = b2 m + (1 - b2) g, with (b1, b2) = `betas`.
+
+    Every element moves by lr, so lr is three to ten times smaller than Adam's, and weight_decay as much larger: it is
+    decoupled, w -= lr weight_decay w. Chen et al. 2023 (arXiv:2302.06675).
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        groups: Groups | None = None,
+    ) -> None:
+        super().__init__(lr, weight_decay, groups)
+        _check_betas(betas)
+        self.betas = betas
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return ("exp_avg",)
+
+    def update(self, w: Array, g: Array, state: dict[str, Array], lr: float, decay: float, t: int) -> None:
+        xp, work, move, m = self.xp, self.scratch(w), self.scratch(w, 1), state["exp_avg"]
+        beta1, beta2 = self.betas
+        if decay:
+            w *= 1.0 - lr * decay
+        xp.multiply(m, beta1, out=move)
+        move += xp.multiply(g, 1.0 - beta1, out=work)
+        xp.sign(move, out=move)
+        move *= lr
+        w -= move
+        m *= beta2
+        m += xp.multiply(g, 1.0 - beta2, out=work)
+
+
+def _check_betas(betas: tuple[float, float]) -> None:
+    if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
+        raise ValueError(f"betas must be two numbers in 0..1 (below 1), got {betas}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{name} must be positive, got {value}")

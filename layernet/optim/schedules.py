@@ -166,8 +166,8 @@ class Decay(Schedule):
     """From 1 to 1 / `by` over all of training, in the form: cuda-convnet's `linear`, `exp`, `dexp[base; by; steps]`.
 
     `linear` is 1 - p + p / by, `exp` is by^(-p), and `dexp` is that in `steps` level stairs, the first at 1, the last
-    at 1 / by. p is the share of training that is done, from the end of the warm-up. cuda-convnet2's lr.cu, where a stair
-    includes its end; its base is our `lr`.
+    at 1 / by. p is the share of training that is done, from the end of the warm-up. As cuda-convnet2's lr.cu, where a
+    stair includes its end; its base is our `lr`.
     """
 
     def __init__(
@@ -196,10 +196,10 @@ class Decay(Schedule):
 
 
 class OneCycle(Schedule):
-    """From 1 / div_factor up to 1 within the share `pct_start` of training, then down to 1 / (div_factor times final).
+    """From 1 / div_factor up to 1 within the share `pct_start` of training, then down to 1 / (div_factor final).
 
-    Final is `final_div_factor`. Both ways along half a cosine, or straight (`linear`); `lr` is the peak. As torch's OneCycleLR without its cycle of
-    momenta (Smith and Topin 2018, arXiv:1708.07120). It has no other warm-up.
+    Final is `final_div_factor`. Both ways go along half a cosine, or straight (`linear`); `lr` is the peak. As torch's
+    OneCycleLR without its cycle of momenta (Smith and Topin 2018, arXiv:1708.07120). It has no other warm-up.
     """
 
     def __init__(

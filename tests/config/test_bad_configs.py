@@ -91,6 +91,7 @@ CASES = {
     "absent file": ("type: Conv2d", "type: §./absent.py:X", "net.layers.0.type", "cannot read ./absent.py", ""),
     "absent class": ("type: Conv2d", "type: §layernet.layers.conv:Conv3d", "net.layers.0.type", "has no 'Conv3d'", "did you mean 'Conv2d'?"),
     "a class of another kind": ("type: Conv2d", "type: §layernet.losses:MSE", "net.layers.0.type", "a class that subclasses Loss, expected a subclass of Layer", ""),
+    "the norms of a bias": ('groups: {"head.*": {lr_mult: 2}}', 'groups: {"head.*": {§max_norm: 2}}', "optimizer.groups.head.*.max_norm", "'head.*' sets max_norm of head.bias", "it has one axis"),
     # values
     "text for an integer": ("batch_size: 16", "batch_size: §sixteen", "data.batch_size", "expected an integer, got 'sixteen'", ""),
     "float for an integer": ("epochs: 2", "epochs: §2.0", "train.epochs", "expected an integer, got 2.0", "write 2"),

@@ -28,7 +28,9 @@ from layernet.layers.shape import Flatten
 from layernet.losses import Loss, Penalty
 from layernet.metrics import accuracy
 from layernet.objectives import ObjectivesPass
-from layernet.optim.optimizers import SGD, Adam, AdamW, Optimizer
+from layernet.optim.muon import Muon
+from layernet.optim.optimizer import Optimizer
+from layernet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Optimizer, RMSprop
 from layernet.testing import cases
 from layernet.testing.sampling import input_for, stream
 from tests import fakecupy
@@ -55,6 +57,13 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "SGD, nesterov, groups": lambda: SGD(0.1, 0.9, nesterov=True, groups={"linear_1.*": {"lr_mult": 2.0}}),
     "Adam": lambda: Adam(weight_decay=0.01),
     "AdamW": lambda: AdamW(),
+    "RMSprop": lambda: RMSprop(weight_decay=0.01),
+    "RMSprop, centered": lambda: RMSprop(momentum=0.9, centered=True),
+    "Adagrad": lambda: Adagrad(lr_decay=0.1, initial_accumulator_value=0.1, weight_decay=0.01),
+    "Lion": lambda: Lion(weight_decay=0.01),
+    "Muon": lambda: Muon(weight_decay=0.01, groups={"*.weight": {"lr_mult": 0.5}}),
+    "Muon, rest": lambda: Muon(renormalize=True, others=["linear*"], rest=SGD(0.1, 0.9)),
+    "SGD, norms": lambda: SGD(0.1, groups={"conv*.weight": {"norm": 0.5}, "linear*.weight": {"max_norm": 0.5}}),
 }
 
 

@@ -16,9 +16,13 @@ from layernet.core.param import Param
 from layernet.core.sequential import Ref
 from layernet.errors import CheckpointError, ContractError, UsageError
 from layernet.layers.activation import ReLU
+from layernet.layers.conv import Conv2d
 from layernet.layers.linear import Linear
-from layernet.optim import optimizers
-from layernet.optim.optimizers import SGD, Adam, AdamW, Optimizer
+from layernet.layers.shape import Flatten
+from layernet.optim import optimizer as base
+from layernet.optim.muon import Muon
+from layernet.optim.optimizer import Optimizer
+from layernet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
 
 
 class Gains(Layer):
@@ -78,11 +82,56 @@ ADAMS = [{}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9), "eps": 1e-3, "weight_d
 CASES = [(SGD, {"lr": 0.05, **options}) for options in SGDS]
 CASES += [(cls, {"lr": 0.01, **options}) for cls in (Adam, AdamW) for options in ADAMS]
 
+OTHERS = [
+    *(
+        (RMSprop, {"lr": 0.01, **options})
+        for options in ({}, {"weight_decay": 0.1, "momentum": 0.9}, {"centered": True})
+    ),
+    (RMSprop, {"lr": 0.02, "alpha": 0.7, "eps": 1e-3, "momentum": 0.5, "centered": True}),
+    *((Adagrad, {"lr": 0.05, **options}) for options in ({}, {"weight_decay": 0.1, "lr_decay": 0.05})),
+    (Adagrad, {"lr": 0.05, "initial_accumulator_value": 0.3, "eps": 1e-3}),
+    *((Lion, {"lr": 0.01, **options}) for options in ({}, {"betas": (0.5, 0.9), "weight_decay": 0.2})),
+]
+MUONS = [
+    (Muon, {}),
+    (Muon, {"momentum": 0.6, "nesterov": False, "ns_steps": 3, "weight_decay": 0.1, "renormalize": True}),
+    (Muon, {"others": ["head.*"], "rest": SGD(0.05, 0.9), "adjust_lr": "none"}),
+]
+EVERY = [*CASES, *OTHERS, *MUONS]
+
 MULTIPLIERS = {"gains_1.gain": (0.5, 1.0), "gains_1.shift": (1.0, 0.0)}
 
 
 def multipliers(path: str) -> tuple[float, float]:
     return MULTIPLIERS.get(path, (1.0, 0.0 if path.endswith("bias") else 1.0))
+
+
+def naive_other(cls, options, w, grads, factors, lr_mult, decay_mult):
+    """One parameter, one element at a time, from the papers' formulas."""
+    w = w.copy()
+    decay = options.get("weight_decay", 0.0) * decay_mult
+    for index in np.ndindex(*w.shape):
+        x, a, b, c = float(w[index]), 0.0, 0.0, 0.0
+        for t, g_all in enumerate(grads):
+            lr, g = options["lr"] * factors[t] * lr_mult, float(g_all[index])
+            if cls is Lion:
+                b1, b2 = options.get("betas", (0.9, 0.99))
+                x = x - lr * (math.copysign(1, b1 * a + (1 - b1) * g) + decay * x)
+                a = b2 * a + (1 - b2) * g
+                continue
+            g += decay * x
+            if cls is Adagrad:
+                a = (a if t else options.get("initial_accumulator_value", 0.0)) + g * g
+                lr /= 1 + t * options.get("lr_decay", 0.0)
+                x -= lr * g / (math.sqrt(a) + options.get("eps", 1e-10))
+            else:
+                alpha = options.get("alpha", 0.99)
+                a, c = alpha * a + (1 - alpha) * g * g, alpha * c + (1 - alpha) * g
+                root = math.sqrt(a - c * c if options.get("centered") else a) + options.get("eps", 1e-8)
+                b = options.get("momentum", 0.0) * b + g / root
+                x -= lr * b
+        w[index] = x
+    return w
 
 
 def naive(cls, options, w, grads, factors, lr_mult, decay_mult):
@@ -109,17 +158,90 @@ def naive(cls, options, w, grads, factors, lr_mult, decay_mult):
     return w
 
 
-@pytest.mark.parametrize(("cls", "options"), CASES)
+@pytest.mark.parametrize(("cls", "options"), [*CASES, *OTHERS])
 def test_a_hundred_steps_equal_a_naive_loop(cls, options):
     net = make_net()
     before, grads = values(net), gradients(net, 100)
     factors = list(np.random.default_rng(2).uniform(0.1, 1.0, 100))
     run(cls(**options).attach(net), net, grads, factors)
+    formula = naive if (cls, options) in CASES else naive_other
     expected = {
-        path: naive(cls, options, w, [g[path] for g in grads], factors, *multipliers(path))
+        path: formula(cls, options, w, [g[path] for g in grads], factors, *multipliers(path))
         for path, w in before.items()
     }
     assert_same(values(net), expected, 1e-12)
+
+
+@pytest.mark.parametrize("units", [3, 5, 8])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_is_its_polynomial_of_the_singular_values(units, nesterov):
+    net = Net([Linear(units)], (5,)).bind("cpu", "float64")
+    before, grads = values(net), gradients(net, 20)
+    options = {"lr": 0.1, "momentum": 0.8, "nesterov": nesterov, "ns_steps": 3, "weight_decay": 0.1}
+    run(Muon(**options, rest=SGD(0.01)).attach(net), net, grads)
+    w, v, path = before["linear_1.weight"], np.zeros((units, 5)), "linear_1.weight"
+    for g in grads:
+        v = 0.8 * v + g[path]
+        u, s, vt = np.linalg.svd(g[path] + 0.8 * v if nesterov else v, full_matrices=False)
+        s = s / np.sqrt((s**2).sum())
+        for _ in range(3):
+            s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
+        w = w - 0.1 * 0.1 * w - 0.1 * math.sqrt(max(1, units / 5)) * (u * s) @ vt
+    assert_allclose(values(net)[path], w, atol=1e-12)
+    bias = before["linear_1.bias"] - 0.01 * sum(g["linear_1.bias"] for g in grads)
+    assert_allclose(values(net)["linear_1.bias"], bias, atol=1e-13)
+
+
+def test_muon_takes_filters_as_matrices_and_leaves_the_rest():
+    def trained(optimizer: Optimizer) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        net = Net([Conv2d(4, 2), Flatten(), Linear(3).named("head")], (3, 3, 2)).bind("cpu", "float64")
+        before = values(net)
+        run(optimizer.attach(net), net, gradients(net, 4), [1.0, 0.5, 0.2, 0.1])
+        return before, values(net)
+
+    plain = SGD(0.05, 0.9, weight_decay=0.1)
+    before, after = trained(Muon(0.1, renormalize=True, adjust_lr="none", others=["head.*"], rest=plain))
+    _, by_sgd = trained(plain.clone())
+    for path in ("conv2d_1.bias", "head.weight", "head.bias"):
+        assert_array_equal(after[path], by_sgd[path])
+    _, one = trained(Muon(0.0, renormalize=True))  # only the renormalising is left: the norm is sqrt(units)
+    assert_allclose(one["conv2d_1.weight"], before["conv2d_1.weight"] * 2 / np.linalg.norm(before["conv2d_1.weight"]))
+    assert np.linalg.norm(after["conv2d_1.weight"] - one["conv2d_1.weight"]) > 0.05
+    with pytest.raises(UsageError, match="no parameter matches 'tail"):
+        trained(Muon(others=["tail*"]))
+
+
+@pytest.mark.parametrize(("setting", "limit"), [("max_norm", 1.3), ("norm", 1.3)])
+def test_norms_are_held_after_every_update(setting, limit):
+    def net() -> Net:
+        return Net([Conv2d(6, 2), Flatten(), Linear(7).named("head")], (3, 3, 2)).bind("cpu", "float64")
+
+    held, free = net(), net()
+    grads = gradients(held, 3)
+    run(SGD(0.1, 0.9, groups={"conv*.weight": {setting: limit, "lr_mult": 2.0}}).attach(held), held, grads[:1])
+    run(SGD(0.1, 0.9, groups={"conv*.weight": {"lr_mult": 2.0}}).attach(free), free, grads[:1])
+    found, expected = values(held), values(free)
+    moved = 0
+    for unit in range(6):
+        row = expected["conv2d_1.weight"][unit]
+        norm = math.sqrt(sum(float(v) ** 2 for v in row.flat))
+        scale = limit / norm if setting == "norm" or norm > limit else 1.0
+        moved += scale != 1.0
+        assert_allclose(found["conv2d_1.weight"][unit], row * scale, rtol=1e-14)
+    assert moved in ((6,) if setting == "norm" else range(1, 6))
+    for path in ("conv2d_1.bias", "head.weight", "head.bias"):
+        assert_array_equal(found[path], expected[path])
+
+
+def test_norms_of_nothing_and_of_frozen_parameters():
+    net = make_net()
+    net.params()["head.weight"].data[2] = 0.0
+    before = values(net)
+    groups = {"head.weight": {"norm": 2.0}, "linear_1.weight": {"max_norm": 1e-3, "frozen": True}}
+    run(SGD(0.0, groups=groups).attach(net), net, gradients(net, 1))
+    assert_array_equal(values(net)["linear_1.weight"], before["linear_1.weight"])
+    norms = np.sqrt((values(net)["head.weight"] ** 2).sum(axis=1))
+    assert_allclose(norms, [2.0, 2.0, 0.0, 2.0, 2.0, 2.0, 2.0], rtol=1e-14)
 
 
 @pytest.mark.parametrize(("cls", "options"), CASES)
@@ -144,12 +266,12 @@ def test_a_hundred_steps_equal_torch(cls, options):
     assert_same(values(net), {path: tensor.detach().numpy() for path, tensor in tensors.items()}, 1e-12)
 
 
-@pytest.mark.parametrize(("cls", "options"), CASES)
+@pytest.mark.parametrize(("cls", "options"), EVERY)
 def test_gradients_stay_and_blocks_change_no_bit(cls, options, monkeypatch):
     net, small = make_net("float32"), make_net("float32")
     grads = gradients(net, 5)
     run(cls(**options).attach(net), net, grads)
-    monkeypatch.setattr(optimizers, "_BLOCK", 3)
+    monkeypatch.setattr(base, "_BLOCK", 3)
     run(cls(**options).attach(small), small, grads)
     assert_same(values(net), values(small))
     for path, p in net.params().items():
@@ -266,6 +388,8 @@ def test_what_is_unfrozen_later_starts_then():
             {"head.*": {"lr_mult": 2}, "*.bias": {"lr_mult": 3}},
             r"groups 'head\.\*' and '\*\.bias' both set lr_mult of head\.bias",
         ),
+        ({"head.*": {"max_norm": 2}}, r"'head\.\*' sets max_norm of head\.bias.*it has one axis"),
+        ({"head.w*": {"max_norm": 2}, "head.*t": {"norm": 2}}, r"both norm and max_norm of head\.weight"),
     ],
 )
 def test_groups_that_do_not_fit_the_net(groups, message):
@@ -291,6 +415,20 @@ def test_one_parameter_may_be_matched_for_different_settings():
         (lambda: Adam(betas=(0.9, 1.0)), "betas must be two numbers"),
         (lambda: Adam(betas=(0.9,)), "betas must be two numbers"),
         (lambda: AdamW(eps=-1e-8), "eps must be"),
+        (lambda: RMSprop(alpha=1.0), "alpha must lie in 0..1"),
+        (lambda: RMSprop(momentum=1.0), "momentum must lie in 0..1"),
+        (lambda: RMSprop(eps=0.0), "eps must be positive, got 0"),
+        (lambda: Adagrad(lr_decay=-1.0), "lr_decay must be"),
+        (lambda: Adagrad(initial_accumulator_value=-1.0), "initial_accumulator_value must be"),
+        (lambda: Adagrad(eps=0.0), "eps must be positive"),
+        (lambda: Lion(betas=(0.9, 1.0)), "betas must be two numbers"),
+        (lambda: Muon(momentum=1.0), "momentum must lie in 0..1"),
+        (lambda: Muon(ns_steps=0), "ns_steps must lie in 1..99, got 0"),
+        (lambda: Muon(ns_coefficients=(1.0, 2.0)), "ns_coefficients must be three numbers"),
+        (lambda: Muon(adjust_lr="rms"), "adjust_lr must be original, match_rms_adamw or none, got 'rms'"),
+        (lambda: Muon(rest=SGD(0.1, groups={"a.*": {"lr_mult": 2}})), "rest must be a plain optimizer without groups"),
+        (lambda: Muon(rest=Muon()), "rest must be a plain optimizer"),
+        (lambda: SGD(0.1, groups={"a.*": {"max_norm": 0}}), r"groups: a\.\*: max_norm must be above 0"),
         (lambda: SGD(0.1, groups={"a.*": {"lr_mul": 2}}), r"groups: a\.\*: unknown setting 'lr_mul'; did you mean"),
         (lambda: SGD(0.1, groups={"a.*": {"lr_mult": -2}}), r"groups: a\.\*: lr_mult must be a finite number"),
         (lambda: SGD(0.1, groups={"a.*": {"lr_mult": True}}), "lr_mult must be a number, got True"),
@@ -302,7 +440,7 @@ def test_bad_arguments(make, message):
         make()
 
 
-@pytest.mark.parametrize(("cls", "options"), CASES)
+@pytest.mark.parametrize(("cls", "options"), EVERY)
 def test_state_resumes_bit_for_bit(cls, options):
     net = make_net("float32")
     grads = gradients(net, 12)

@@ -34,6 +34,7 @@ NO_COUNTERPART = {
     "GaussianBlur": "cuda-convnet's, with zeros beyond the edge; tests/layers/test_resample.py has loops",
     "RGBToYUV": "cuda-convnet's; tests/layers/test_resample.py has the matrix",
     "Maxout": "not in torch.nn; tests/layers/test_pool_to_size.py has loops",
+    "Lion": "torch.optim has none; tests/optim/test_optimizers.py holds it to a naive loop",
     "BasicBlock": "torchvision's, not torch's; tests/layers/test_composite.py builds it of torch.nn.functional",
 }
 """What PyTorch does not have, and why."""
