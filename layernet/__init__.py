@@ -125,15 +125,6 @@ if TYPE_CHECKING:
     from layernet.layers.squash import Softsign as Softsign
     from layernet.layers.squash import Tanhshrink as Tanhshrink
     from layernet.layers.weight_norm import WeightNorm as WeightNorm
-    from layernet.losses import L1 as L1
-    from layernet.losses import MSE as MSE
-    from layernet.losses import BCEWithLogits as BCEWithLogits
-    from layernet.losses import CrossEntropy as CrossEntropy
-    from layernet.losses import L1Penalty as L1Penalty
-    from layernet.losses import L2Penalty as L2Penalty
-    from layernet.losses import Loss as Loss
-    from layernet.losses import Objective as Objective
-    from layernet.losses import Penalty as Penalty
     from layernet.losses.base import Loss as Loss
     from layernet.losses.binary import BCEWithLogits as BCEWithLogits
     from layernet.losses.binary import Hinge as Hinge

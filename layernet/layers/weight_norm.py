@@ -74,7 +74,6 @@ class _Given(Param):
     def __init__(self, values: Array, frozen: bool) -> None:
         super().__init__(values.shape, init.constant(0.0))
         self._data, self._frozen = values, frozen
-        self._data, self.frozen = values, frozen
 
     def grad_buffer(self) -> Array:
         if self._grad is None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layernet.train.objectives import ObjectivesPass
 
 from layernet import losses
 from layernet.backend.device import Device, get_device
@@ -30,7 +29,7 @@ from layernet.metrics import accuracy
 from layernet.objectives import ObjectivesPass
 from layernet.optim.muon import Muon
 from layernet.optim.optimizer import Optimizer
-from layernet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, Optimizer, RMSprop
+from layernet.optim.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop
 from layernet.testing import cases
 from layernet.testing.sampling import input_for, stream
 from tests import fakecupy
