@@ -42,6 +42,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("layers.resample", "Upsample", "Resize", "GaussianBlur", "RGBToYUV"),
         **_of("core.sequential", "Sequential"),
         **_of("layers.composite", "Residual", "Concat", "Add", "Recompute", "AuxiliaryHead", "BasicBlock"),
+        **_of("layers.composite", "Multiply", "Maximum"),
+        **_of("layers.block", "Bottleneck", "InceptionBlock", "DenseBlock"),
     },
     "loss": {
         **_of("losses.classification", "CrossEntropy", "NLL", "Focal", "MultiMargin"),
