@@ -56,6 +56,8 @@ def test_ceil_mode_has_cuda_convnets_sizes_and_reads_zeros(size, kernel, stride,
 def test_ceil_mode_gives_alexnet_its_55():
     assert Net([Conv2d(64, 11, stride=4, ceil_mode=True)], (224, 224, 3)).output_shape == (55, 55, 64)
     assert Net([Conv2d(64, 11, stride=4)], (224, 224, 3)).output_shape == (54, 54, 64)
+    assert Net([Conv2d(1, 2, stride=[2, 3], ceil_mode=True)], (5, 9, 3)).output_shape == (3, 4, 1)
+    assert Net([Conv2d(1, 2, stride=[3, 2], ceil_mode=True)], (5, 9, 3)).output_shape == (2, 5, 1)
 
 
 def test_a_kernel_that_does_not_fit_is_refused_in_ceil_mode_too():

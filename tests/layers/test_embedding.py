@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layernet.backend.numpy_ops import NumpyOps
-from layernet.backend.ops import Ops
 from layernet.core.net import Net
 from layernet.core.sequential import Sequential
 from layernet.data.dataset import Arrays
@@ -41,16 +39,6 @@ def test_rows_and_their_gradients(dtype, padding_idx):
             gradient[x[place]] += dy[place]
     np.testing.assert_array_equal(tape.output, expected)
     np.testing.assert_allclose(table.grad, gradient, rtol=1e-13, atol=1e-15)
-
-
-def test_the_cpus_kernel_is_the_reference():
-    rng = np.random.default_rng(0)
-    for shape in ((50,), (4, 7), (0, 3), (1,)):
-        x, dy = rng.integers(0, 9, shape), rng.standard_normal((*shape, 4))
-        res = (x, (9, 4))
-        np.testing.assert_allclose(
-            NumpyOps().embedding_backward(dy, res), Ops(np).embedding_backward(dy, res), rtol=1e-13, atol=1e-15
-        )
 
 
 @pytest.mark.parametrize(("row", "message"), [(5, "5 rows was asked for row 5"), (-1, "asked for row -1")])
