@@ -1,6 +1,6 @@
 """Layers that make every pixel of a new image from a few of the old: enlarging, shrinking, blurring, colour spaces.
 
-All are linear and work on rows and columns one after the other: y = rows x columns^T with a matrix for each.
+Most work on rows and columns one after the other: y = rows x columns^T in every channel, with a matrix for each.
 """
 
 from __future__ import annotations
@@ -80,13 +80,34 @@ class Upsample(_Resample):
             ratios = 1 / self.factors[0], 1 / self.factors[1]
         if min(new) < 1:
             raise ShapeError(f"nothing is left of an image of {old[0]} x {old[1]}", "use a larger scale_factor")
-        rows, columns = (self._matrix(*axis) for axis in zip(old, new, ratios, strict=True))
-        return self._matrices(rows, columns, in_shape)
+        axes = list(zip(old, new, ratios, strict=True))
+        if self.mode == "bilinear":
+            return self._matrices(self._matrix(*axes[0]), self._matrix(*axes[1]), in_shape)
+        rows, columns = (self._sources(*axis) for axis in axes)
+        self.rows = Const(lambda xp, dtype: xp.asarray(rows))
+        self.columns = Const(lambda xp, dtype: xp.asarray(columns))
+        return len(rows), len(columns), in_shape[2]
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        if self.mode == "bilinear":
+            return super().forward(x, ctx)
+        y, res = ctx.ops.sample2d(x, self.rows.data, self.columns.data)
+        ctx.save(res)
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        if self.mode == "bilinear":
+            return super().backward(dy, ctx)
+        (res,) = ctx.saved
+        return ctx.ops.sample2d_backward(dy, res) if ctx.needs_input_grad else None
+
+    def _sources(self, old: int, new: int, ratio: float) -> list[int]:
+        """The old pixel that each new one is."""
+        if self.factors is None:
+            return [i * old // new for i in range(new)]
+        return [min(math.floor(i * ratio), old - 1) for i in range(new)]
 
     def _matrix(self, old: int, new: int, ratio: float) -> Matrix:
-        if self.mode == "nearest":
-            sources = (i * old // new if self.factors is None else math.floor(i * ratio) for i in range(new))
-            return _interpolation([float(source) for source in sources], old)
         if self.align_corners:
             return _interpolation([i * (old - 1) / max(new - 1, 1) for i in range(new)], old)
         return _interpolation([(i + 0.5) * ratio - 0.5 for i in range(new)], old)

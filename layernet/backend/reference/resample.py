@@ -18,6 +18,16 @@ class ResampleOps(KernelFamily):
         rows, columns = res
         return self._resampled(dy, rows.T, columns.T)
 
+    def sample2d(self, x: Array, rows: Array, columns: Array) -> tuple[Array, Any]:
+        """y[i, j] = x[rows[i], columns[j]] in every channel: (N, H, W, C), (H',), (W',) -> (N, H', W', C)."""
+        return x.take(rows, axis=1).take(columns, axis=2), (x.shape, rows, columns)
+
+    def sample2d_backward(self, dy: Array, res: Any) -> Array:
+        """dx: the sum of dy over the places that took the pixel."""
+        (_, height, width, _), rows, columns = res
+        takers = [(self.xp.arange(n)[:, None] == i).astype(dy.dtype) for n, i in ((height, rows), (width, columns))]
+        return self._resampled(dy, *takers)
+
     def _resampled(self, x: Array, rows: Array, columns: Array) -> Array:
         n, height, width, channels = x.shape
         down = self.xp.matmul(rows, x.reshape(n, height, width * channels))
