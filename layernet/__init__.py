@@ -151,6 +151,9 @@ if TYPE_CHECKING:
     from layernet.losses.segmentation import Dice as Dice
     from layernet.metrics import Metric as Metric
     from layernet.metrics import accuracy as accuracy
+    from layernet.optim.averaging import EMA as EMA
+    from layernet.optim.averaging import SWA as SWA
+    from layernet.optim.averaging import Average as Average
     from layernet.optim.muon import Muon as Muon
     from layernet.optim.optimizer import Optimizer as Optimizer
     from layernet.optim.optimizers import SGD as SGD

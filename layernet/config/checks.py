@@ -296,7 +296,7 @@ def best_of(
     known = ["loss", *metrics, *([o.name for o in objectives if o.name] if len(objectives) > 1 else [])]
     split, _, name = best.partition(".")
     broken = {problem.path.split(".")[0] for problem in builder.problems}
-    if not broken <= {"data", "net", "optimizer", "schedule", "train"}:
+    if not broken <= {"average", "data", "net", "optimizer", "schedule", "train"}:
         return best  # what can be measured is not known, since metrics or losses are missing
     if split != "val" or name not in known:
         builder.problem(path, f"best cannot be chosen by {best!r}", did_you_mean(best, [f"val.{n}" for n in known]))

@@ -22,6 +22,7 @@ from layernet.data.transforms import Transform
 from layernet.errors import ConfigError, DataError, Mark, Problem, did_you_mean
 from layernet.losses import Objective
 from layernet.metrics import Metric
+from layernet.optim.averaging import Average
 from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Schedule
 
@@ -73,6 +74,7 @@ class ExperimentConfig:
     metrics: list[Metric]
     optimizer: Optimizer
     schedule: Schedule
+    average: Average | None
     data: DataConfig
     train: TrainConfig
     callbacks: list[Any]
@@ -167,6 +169,7 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         metrics=[metric for _, metric in checks.placed("metrics", root["metrics"])],
         optimizer=root["optimizer"],
         schedule=root["schedule"],
+        average=root["average"],
         data=_data(root["data"], found["sources"]),
         train=_with_best(root["train"], found["best"]),
         callbacks=list(root["callbacks"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal[
-    "layer", "loss", "metric", "optimizer", "schedule", "dataset", "transform", "init", "callback"
+    "layer", "loss", "metric", "optimizer", "schedule", "dataset", "transform", "init", "callback", "average"
 ]
 
 
@@ -87,6 +87,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "kaiming_uniform",
         "orthogonal",
     ),
+    "average": _of("optim.averaging", "EMA", "SWA"),
     "callback": {},
 }
 
@@ -99,6 +100,7 @@ BASES: dict[Kind, tuple[str, ...]] = {
     "dataset": ("layernet.data.dataset:Dataset",),
     "transform": ("layernet.data.transforms:Transform",),
     "init": ("layernet.core.init:Initializer",),
+    "average": ("layernet.optim.averaging:Average",),
     "callback": ("layernet.train.callbacks:Callback",),
 }
 """What a user's own class of each kind subclasses."""

@@ -13,6 +13,7 @@ from layernet.config.schema import AsPart, Section, expected
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer
 from layernet.metrics import Metric
+from layernet.optim.averaging import Average
 from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Constant, Schedule
 
@@ -130,6 +131,8 @@ class RootSection(Section):
     """What moves the parameters."""
     schedule: Schedule = _CONSTANT
     """The factor on the learning rate, by step."""
+    average: Average | None = None
+    """A mean of the parameters over training, which is what evaluation and checkpoints use; null: none."""
     train: TrainConfig
     """How long, and what happens how often."""
     callbacks: list[Annotated[Any, AsPart("callback")]] = ()  # type: ignore[assignment]

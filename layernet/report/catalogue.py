@@ -252,6 +252,7 @@ def _placed(entry: Entry, own: Any, shape: Shape | None) -> dict[str, Any]:
         "metric": {"metrics": [own]},
         "optimizer": {"optimizer": own},
         "schedule": {"schedule": own},
+        "average": {"average": own},
         "dataset": {"data": {"train": own}},
         "callback": {"callbacks": [own]},
     }

@@ -164,6 +164,8 @@ class Experiment:
         """Run the test set once, with the best values where they were kept, and close metrics.csv with its row."""
         row: Row = {"epoch": round(trainer.epoch, 4), "step": trainer.step, "seconds": round(trainer.seconds, 3)}
         which = "last"
+        if trainer.average is not None:
+            trainer.average.adopt()
         if run.checkpoint("best").exists():
             which = "best"
             best = checkpoint.load(run.checkpoint("best"))

@@ -23,7 +23,10 @@ def capture(trainer: Trainer) -> Checkpoint:
             "dtype": trainer.net.dtype,
         }
     )
-    saved.add("net", trainer.net.state_dict())
+    with trainer.averaged():
+        saved.add("net", trainer.net.state_dict())
+    if trainer.average is not None:  # "net" is what predicts; these are what training goes on with
+        saved.add("trained", trainer.net.state_dict())
     saved.add("optimizer", trainer.optimizer.state_dict())
     for index, transform in enumerate(config.data.all_transforms()):
         saved.add(f"transform/{index}", transform.state())
@@ -45,5 +48,8 @@ def restore(saved: Checkpoint, trainer: Trainer) -> None:
             "it is of another config",
         )
     restore_net(saved, trainer.net, trainer.config.data.all_transforms())
+    if trainer.average is not None:
+        trainer.average.load(saved.meta["average"])
+        trainer.net.load_state_dict(saved.group("trained"))
     trainer.optimizer.load_state_dict(saved.group("optimizer"))
     trainer.load_state(saved.meta)

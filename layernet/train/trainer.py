@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,9 @@ class Trainer:
         self.schedule.bind(self.total_steps, self.steps_per_epoch)
         self.optimizer = config.optimizer
         self.optimizer.attach(net)
+        self.average = config.average
+        if self.average is not None:
+            self.average.attach(net, self.steps_per_epoch)
         self.step = 0
         self.seconds = 0.0
         """Seconds spent in training steps so far, evaluation and saving left out."""
@@ -127,6 +130,8 @@ class Trainer:
         self.meter.update(objectives, tape, batch.target)
         self.examples += len(batch.x)
         self.step += 1
+        if self.average is not None:
+            self.average.update(self.step)
 
     def _evaluate(self) -> None:
         """Close the stretch of training since the last row with a row of its means and those of the validation set."""
@@ -147,8 +152,13 @@ class Trainer:
         self._tell("on_evaluate", row)
 
     def evaluate(self, split: str) -> dict[str, float]:
-        """Loss and metrics of the net as it is on one split."""
-        return evaluate(self.config, self.net, self.loaders[split])
+        """Loss and metrics of the net on one split, with its averaged values where there is an average."""
+        with self.averaged():
+            return evaluate(self.config, self.net, self.loaders[split])
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within it, the net has the values that are evaluated and saved: the averaged ones where there are any."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def state(self) -> dict[str, Any]:
         """Where training stands, apart from the arrays: plain data."""
@@ -159,6 +169,7 @@ class Trainer:
             "examples": self.examples,
             "history": self.history,
             "meter": self.meter.state(),
+            "average": self.average.count if self.average is not None else 0,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -98,6 +98,7 @@ def test_defaults_are_filled_in() -> None:
             "groups": None,
         },
         "schedule": {"type": "Constant", "warmup": None},
+        "average": None,
         "train": {
             "epochs": 2,
             "steps": None,

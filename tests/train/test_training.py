@@ -149,6 +149,36 @@ def test_after_the_first_signal_any_second_acts_as_always(config: Path, tmp_path
     assert handlers[1] == handlers[0]
 
 
+AVERAGES = ["{type: EMA, decay: 0.9}", "{type: SWA, start: 2 epochs, every: 3 steps}"]
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("step", [1, 23])  # before SWA starts, and after
+def test_averages_are_evaluated_and_saved_and_resume_to_the_same_bits(
+    tmp_path: Path, config: Path, average: str, step: int
+) -> None:
+    config.write_text(config.read_text() + f"average: {average}\n")
+    first = Experiment.load(config, {"train.checkpoint.best": None})
+    whole = first.train(tmp_path / "whole", console=quiet())
+    experiment = Experiment.load(config, {"train.checkpoint.best": None})
+    with callback(experiment, InterruptAt(step)), pytest.raises(Interrupted):
+        experiment.train(tmp_path / "cut", console=quiet())
+    resumed = Experiment.resume(tmp_path / "cut" / "small-001", console=quiet())
+    assert_same_end(whole, tmp_path / "cut" / "small-001")
+    # what is saved as the net is what was evaluated and tested, and is not what trained on
+    saved = checkpoint.load(whole / "checkpoints" / "last.npz")
+    assert any((saved.group("net")[path] != value).any() for path, value in saved.group("trained").items())
+    for each in (first, resumed, Experiment.open(whole)):
+        for path, value in each.net.state_dict().items():
+            np.testing.assert_array_equal(value, saved.group("net")[path])
+    *_, last, test = rows(whole)
+    assert float(last["val.loss"]) == Experiment.open(whole).evaluate("val")["loss"]
+    assert float(test["test.loss"]) == Experiment.open(whole).evaluate("test")["loss"]
+    plain = Experiment.load(config, {"average": None}).train(tmp_path / "plain", console=quiet())
+    for path, value in checkpoint.load(plain / "checkpoints" / "last.npz").group("net").items():
+        np.testing.assert_array_equal(saved.group("trained")[path], value)  # training knows nothing of it
+
+
 def test_metrics_and_evaluation_agree(config: Path, tmp_path: Path) -> None:
     experiment = Experiment.load(config)
     run = experiment.train(tmp_path, console=quiet())
