@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from layernet.layers.arithmetic import Power as Power
     from layernet.layers.arithmetic import Sqrt as Sqrt
     from layernet.layers.arithmetic import Square as Square
+    from layernet.layers.block import Bottleneck as Bottleneck
+    from layernet.layers.block import DenseBlock as DenseBlock
+    from layernet.layers.block import InceptionBlock as InceptionBlock
     from layernet.layers.border import Crop as Crop
     from layernet.layers.border import Nailbed as Nailbed
     from layernet.layers.border import ReflectionPad2d as ReflectionPad2d
@@ -77,6 +80,8 @@ if TYPE_CHECKING:
     from layernet.layers.composite import BasicBlock as BasicBlock
     from layernet.layers.composite import Block as Block
     from layernet.layers.composite import Concat as Concat
+    from layernet.layers.composite import Maximum as Maximum
+    from layernet.layers.composite import Multiply as Multiply
     from layernet.layers.composite import Recompute as Recompute
     from layernet.layers.composite import Residual as Residual
     from layernet.layers.conv import Conv1d as Conv1d

@@ -22,6 +22,7 @@ from layernet.testing import Report, check_config
 from layernet.testing.cases import LAYERS, LOSSES
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+TOO_LARGE = {"alexnet.yaml"}  # hours in float64; checked when it is named
 HEADINGS = ("case", "tensors", "elements", "directions", "kinks", "ill", "unproven", "worst", "seconds", "")
 ROW = "{:44} {:>7} {:>8} {:>10} {:>6} {:>4} {:>8} {:>8} {:>7}  {}"
 
@@ -62,7 +63,9 @@ def jobs(names: Sequence[str], seed: int, rtol: float) -> Iterator[tuple[str, Ca
         if not names or case.name in names:
             yield case.label, lambda case=case: case.check(seed=seed, rtol=rtol)  # type: ignore[misc]
     paths = (
-        [Path(name) for name in names if name.endswith((".yaml", ".yml"))] if names else sorted(CONFIGS.glob("*.yaml"))
+        [Path(name) for name in names if name.endswith((".yaml", ".yml"))]
+        if names
+        else [path for path in sorted(CONFIGS.glob("*.yaml")) if path.name not in TOO_LARGE]
     )
     for path in paths:
         yield path.name, lambda path=path: check_config(load_config(path), seed=seed, rtol=rtol)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/config.md anew, from the code.
+"""Write docs/catalogue.md and the generated parts of docs/config.md anew, from the code.
 
 python scripts/make_docs.py
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layernet.report.page import page
 from layernet.report.reference import fill
 
-PAGE = Path(__file__).parents[1] / "docs" / "config.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
-    """Fill the page in place."""
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write both in place."""
+    config = DOCS / "config.md"
+    config.write_text(fill(config.read_text(encoding="utf-8")), encoding="utf-8")
+    (DOCS / "catalogue.md").write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

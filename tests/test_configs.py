@@ -14,6 +14,7 @@ from layernet.config.experiment import load_config
 from layernet.core.summary import summarize
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+TOO_LARGE = {"alexnet"}  # 61 million parameters, and a checkpoint of them; tests/test_alexnet.py looks at its layers
 
 # parameters, counted by hand from the published nets
 PARAMETERS = {
@@ -38,7 +39,7 @@ def on_fake_data(path: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem not in TOO_LARGE], ids=lambda path: path.stem)
 def test_two_steps_on_invented_data(path: Path, tmp_path: Path) -> None:
     experiment = ln.load(path, on_fake_data(path))
     before = experiment.net.state_dict()

@@ -31,7 +31,6 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("layers.pool", "MaxAbsPool2d"),
         **_of("layers.pool1d", "MaxPool1d", "AvgPool1d"),
         **_of("layers.pool_to_size", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "GlobalMaxPool2d", "Maxout"),
-        **_of("layers.norm", "BatchNorm", "LayerNorm"),
         **_of("layers.activation", "ReLU", "LeakyReLU", "PReLU", "GELU", "SiLU", "Sigmoid", "Tanh", "Softmax"),
         **_of("layers.rectifier", "Hardtanh", "ReLU6", "ELU", "SELU", "Hardswish", "Mish", "Softplus"),
         **_of("layers.squash", "ScaledTanh", "Tanhshrink", "Softsign", "LogSigmoid", "LogSoftmax", "GLU"),
@@ -43,6 +42,8 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("layers.resample", "Upsample", "Resize", "GaussianBlur", "RGBToYUV"),
         **_of("core.sequential", "Sequential"),
         **_of("layers.composite", "Residual", "Concat", "Add", "Recompute", "AuxiliaryHead", "BasicBlock"),
+        **_of("layers.composite", "Multiply", "Maximum"),
+        **_of("layers.block", "Bottleneck", "InceptionBlock", "DenseBlock"),
     },
     "loss": {
         **_of("losses.classification", "CrossEntropy", "NLL", "Focal", "MultiMargin"),

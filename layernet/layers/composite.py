@@ -6,6 +6,8 @@ that it was given, which another branch still reads.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 from layernet.backend import Array, Shape
@@ -16,6 +18,7 @@ from layernet.errors import ContractError, ShapeError
 from layernet.layers.activation import ReLU
 from layernet.layers.conv import Conv2d
 from layernet.layers.norm import BatchNorm
+from layernet.layers.pool import Ties, one_of_ties
 
 
 class _Branches(Layer):
@@ -26,22 +29,19 @@ class _Branches(Layer):
     def _connect_branches(self, in_shape: Shape) -> list[Shape]:
         return [branch.connect(in_shape) for branch in self.branches]
 
-    def _forward_branches(self, x: Array, ctx: Context) -> list[Array]:
+    def _forward_branches(self, x: Array, ctx: Context) -> tuple[list[Array], list[Context]]:
         # said of each: that a branch before it is trained does not make x depend on anything trained
         calls = [ctx.call(branch, x, needs_input_grad=ctx.needs_input_grad) for branch in self.branches]
-        ctx.save([tape for _, tape in calls])
-        return [y for y, _ in calls]
+        return [y for y, _ in calls], [tape for _, tape in calls]
 
-    def _backward_branches(self, gradients: Sequence[Array], ctx: Context) -> Array | None:
-        (tapes,) = ctx.saved
+    def _backward_branches(self, tapes: Sequence[Context], gradients: Sequence[Array], ctx: Context) -> Array | None:
         return _sum([ctx.backward(tape, dy) for tape, dy in zip(tapes, gradients, strict=True)])
 
 
-class Add(_Branches):
-    """y = sum of the branches' outputs, each branch a list of layers run on x; an empty list is x itself.
+class _Elementwise(_Branches):
+    """Branches whose outputs, all of one shape, are combined number by number."""
 
-    Shape: what the branches take -> what they give, all the same. Raises ShapeError where they differ.
-    """
+    verb: str
 
     def __init__(self, branches: list[list[Layer]]) -> None:
         self.branches = _named_branches(branches)
@@ -51,19 +51,82 @@ class Add(_Branches):
         for number, shape in enumerate(shapes, 1):
             if shape != shapes[0]:
                 raise ShapeError(
-                    f"branches with different shapes cannot be added: branch 1 gives {list(shapes[0])}, "
+                    f"branches with different shapes cannot be {self.verb}: branch 1 gives {list(shapes[0])}, "
                     f"branch {number} gives {list(shape)}",
                     "give both the same strides and the same number of channels",
                 )
         return shapes[0]
 
+
+class Add(_Elementwise):
+    """y = sum of the branches' outputs, each branch a list of layers run on x; an empty list is x itself.
+
+    Shape: what the branches take -> what they give, all the same. Raises ShapeError where they differ.
+    """
+
+    verb = "added"
+
     def forward(self, x: Array, ctx: Context) -> Array:
-        y = _sum(self._forward_branches(x, ctx))
+        outputs, tapes = self._forward_branches(x, ctx)
+        ctx.save(tapes)
+        y = _sum(outputs)
         assert y is not None
         return y
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
-        return self._backward_branches([dy] * len(self.branches), ctx)
+        (tapes,) = ctx.saved
+        return self._backward_branches(tapes, [dy] * len(tapes), ctx)
+
+
+class Multiply(_Elementwise):
+    """y = product of the branches' outputs, each branch a list of layers run on x; an empty list is x itself.
+
+    A gate is a branch that ends in a Sigmoid. Shape: what the branches take -> what they give, all the same. Raises
+    ShapeError where they differ.
+    """
+
+    verb = "multiplied"
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        outputs, tapes = self._forward_branches(x, ctx)
+        ctx.save(tapes, outputs)
+        return math.prod(outputs[1:], start=outputs[0])
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        tapes, outputs = ctx.saved
+        # never y / output: an output may be 0
+        gradients = [math.prod(outputs[:i] + outputs[i + 1 :], start=dy) for i in range(len(outputs))]
+        return self._backward_branches(tapes, gradients, ctx)
+
+
+class Maximum(_Elementwise):
+    """y = maximum of the branches' outputs, each branch a list of layers run on x; an empty list is x itself.
+
+    Where several branches give the maximum, the "first" of them gets the gradient, or with `ties` "all" each of them
+    gets all of it (cuda-convnet's `eltmax`); torch.maximum shares it between them. Shape: what the branches take ->
+    what they give, all the same. Raises ShapeError where they differ.
+    """
+
+    verb = "compared"
+
+    def __init__(self, branches: list[list[Layer]], ties: Ties = "first") -> None:
+        self.branches = _named_branches(branches)
+        self.ties = one_of_ties(ties)
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        outputs, tapes = self._forward_branches(x, ctx)
+        y = functools.reduce(ctx.xp.maximum, outputs)
+        ctx.save(tapes, [output == y for output in outputs])
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        tapes, largest = ctx.saved
+        gradients, taken = [], ctx.xp.zeros(dy.shape, dtype=bool)
+        for here in largest:
+            gradients.append(ctx.xp.where(here & ~taken, dy, 0))
+            if self.ties == "first":
+                taken = taken | here
+        return self._backward_branches(tapes, gradients, ctx)
 
 
 class Residual(Add):
@@ -110,15 +173,18 @@ class Concat(_Branches):
         return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        return ctx.xp.concatenate(self._forward_branches(x, ctx), axis=-1)
+        outputs, tapes = self._forward_branches(x, ctx)
+        ctx.save(tapes)
+        return ctx.xp.concatenate(outputs, axis=-1)
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (tapes,) = ctx.saved
         parts, start = [], 0
         for branch in self.branches:
             stop = start + branch.out_shape[-1]
             parts.append(ctx.xp.ascontiguousarray(dy[..., start:stop]))
             start = stop
-        return self._backward_branches(parts, ctx)
+        return self._backward_branches(tapes, parts, ctx)
 
 
 class Recompute(Layer):

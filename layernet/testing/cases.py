@@ -19,8 +19,9 @@ from layernet.core.layer import Layer
 from layernet.core.sequential import Sequential
 from layernet.layers.activation import GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from layernet.layers.arithmetic import Abs, Affine, Exp, Log, Power, Sqrt, Square
+from layernet.layers.block import Bottleneck, DenseBlock, InceptionBlock
 from layernet.layers.border import Crop, Nailbed, ReflectionPad2d, ReplicationPad2d, ZeroPad2d
-from layernet.layers.composite import Add, AuxiliaryHead, BasicBlock, Concat, Recompute, Residual
+from layernet.layers.composite import Add, AuxiliaryHead, BasicBlock, Concat, Maximum, Multiply, Recompute, Residual
 from layernet.layers.conv import Conv1d, Conv2d
 from layernet.layers.conv_transpose import ConvTranspose2d
 from layernet.layers.dropout import Dropout, Dropout2d, DropPath, GaussianNoise
@@ -245,6 +246,26 @@ LAYERS: list[Case] = [
     _composite(Recompute, lambda: Recompute([Linear(4), BatchNorm(), Dropout(0.3), ReLU()]), (5,)),
     _layer(BasicBlock, (5, 4, 3), channels=3),
     _layer(BasicBlock, (5, 4, 3), "down", channels=4, stride=2),
+    _composite(Multiply, lambda: Multiply([[Linear(3)], [Linear(3), Sigmoid()], [Linear(3)]]), (5,)),
+    _composite(Maximum, lambda: Maximum([[Linear(3)], [Linear(3), Tanh()], [Linear(3)]]), (5,)),
+    _composite(Maximum, lambda: Maximum([[], [Linear(5)]], ties="all"), (5,), "all ties"),
+    _layer(Bottleneck, (5, 4, 3), channels=2),
+    _layer(Bottleneck, (5, 4, 4), "down, grouped", channels=4, stride=2, expansion=2, groups=2),
+    _layer(InceptionBlock, (4, 3, 3), conv1x1=2, reduce3x3=1, conv3x3=3, reduce5x5=2, conv5x5=1, pool=2),
+    _layer(
+        InceptionBlock,
+        (3, 4, 2),
+        "norms",
+        conv1x1=1,
+        reduce3x3=2,
+        conv3x3=2,
+        reduce5x5=1,
+        conv5x5=1,
+        pool=1,
+        batch_norm=True,
+    ),
+    _layer(DenseBlock, (4, 3, 2), num_layers=2, growth=2),
+    _layer(DenseBlock, (3, 4, 3), "bottleneck", num_layers=2, growth=1, bottleneck=3),
 ]
 """The layers. A name may have several cases."""
 

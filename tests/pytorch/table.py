@@ -35,6 +35,11 @@ NO_COUNTERPART = {
     "RGBToYUV": "cuda-convnet's; tests/layers/test_resample.py has the matrix",
     "Maxout": "not in torch.nn; tests/layers/test_pool_to_size.py has loops",
     "Lion": "torch.optim has none; tests/optim/test_optimizers.py holds it to a naive loop",
+    "Multiply": "torch.nn leaves products of branches to plain code",
+    "Maximum": "torch.nn leaves it to plain code, and torch.maximum shares the gradient of ties",
+    "Bottleneck": "torchvision's; tests/layers/test_block.py builds it of torch.nn.functional",
+    "InceptionBlock": "torchvision's; tests/layers/test_block.py builds it of torch.nn.functional",
+    "DenseBlock": "torchvision's; tests/layers/test_block.py builds it of torch.nn.functional",
     "BasicBlock": "torchvision's, not torch's; tests/layers/test_composite.py builds it of torch.nn.functional",
 }
 """What PyTorch does not have, and why."""
