@@ -75,16 +75,30 @@ class Bench:
         top = Context(tape, None, needs_input_grad, recording)
         return top.call(self.layer, x, needs_input_grad=needs_input_grad)
 
-    def backward(self, call: Context, dy: Array) -> Array | None:
-        """The backward of a call."""
-        return Context(call.tape).backward(call, dy)
+    def backward(self, call: Context, dy: Array, *, emitted: float = 1.0) -> Array | None:
+        """The backward of a call. What it emitted has gradients too: `emitted` times the same for every example."""
+        tape = call.tape
+        tape.output_grads = {
+            name: self.place(np.broadcast_to(emitted * projection(y.shape[1:], self.rng("emitted", name)), y.shape))
+            for name, y in tape.outputs.items()
+        }
+        return Context(tape).backward(call, dy)
 
-    def run(self, x: Array, dy: Array, training: bool, *, needs_input_grad: bool = True) -> Result:
+    def run(
+        self,
+        x: Array,
+        dy: Array,
+        training: bool,
+        *,
+        step: int = 0,
+        needs_input_grad: bool = True,
+        emitted: float = 1.0,
+    ) -> Result:
         """A whole pass on fresh gradients."""
         self.net.zero_grad()
-        y, call = self.forward(x, training, needs_input_grad=needs_input_grad)
-        y = self.host(y)
-        return self.result(y, self.backward(call, dy))
+        y, call = self.forward(x, training, step=step, needs_input_grad=needs_input_grad)
+        outputs = {"y": self.host(y), **{f"output {name}": self.host(v) for name, v in call.tape.outputs.items()}}
+        return {**outputs, **self.result(outputs["y"], self.backward(call, dy, emitted=emitted))}
 
     def result(self, y: Array, dx: Array | None) -> Result:
         """Copies of what a pass computed."""
@@ -123,7 +137,7 @@ def close(found: Result, expected: Result, what: str, tolerance: float = 1e-10) 
     least = max(1e-3, 0.05 * max((float(np.abs(array).max(initial=0.0)) for array in expected.values()), default=0.0))
     for name, wanted in expected.items():
         if name not in found:
-            continue
+            raise Broken(f"{what}: there is no {name}")
         scale = max(float(np.abs(wanted).max(initial=0.0)), least)
         error = float(np.abs(found[name] - wanted).max(initial=0.0)) / scale
         if not error <= tolerance:

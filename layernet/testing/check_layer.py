@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from layernet.testing.contract import RULES
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck
 from layernet.testing.report import Failure, Report
+
+_FAR = 6.0
 
 
 class CheckFailed(AssertionError):
@@ -47,9 +50,23 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     settings = Settings(**options)
     report = Report(type(layer).__name__)
     report.failures = broken_rules(layer, shape, settings)
-    report.add(gradcheck(layer, shape, **options))
+    gradients = gradcheck(layer, shape, **options)
+    report.add(gradients)
+    if gradients.ok:  # else it would say the same again
+        report.add(_far_out(layer, shape, settings, options))
     report.notes.append(f"{len(RULES)} contract rules asked")
     report.seconds = time.perf_counter() - start
+    return report
+
+
+def _far_out(layer: Layer, shape: Sequence[int], settings: Settings, options: dict[str, Any]) -> Report:
+    """The gradient check with inputs up to about 11: where ReLU6 is flat and GELU a line."""
+    x = Subject(layer, tuple(shape), settings.seed).bench().input(settings.batch)
+    if x.dtype.kind != "f":
+        return Report("")
+    report = gradcheck(layer, shape, x=_FAR * x, **options)
+    report.tensors = [replace(t, mode=f"{t.mode}, far out") for t in report.tensors]
+    report.failures = [replace(f, mode=f"{f.mode}, far out") for f in report.failures]
     return report
 
 

@@ -6,22 +6,30 @@ messages.
 
 from __future__ import annotations
 
-import gc
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from layernet.backend import Array
-from layernet.core.context import Context
-from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.core.sequential import Ref, Sequential
 from layernet.errors import ContractError
 from layernet.layers.composite import Recompute, Residual
 from layernet.testing.bench import Bench, Broken, Subject, close
+from layernet.testing.probes import (
+    Twice,
+    Watched,
+    choices,
+    column_major,
+    fingerprint,
+    gradients,
+    growth,
+    is_random,
+    poisoned,
+    read_only,
+    snapshot,
+    strided,
+)
 
 
 def shapes_and_types(subject: Subject) -> None:
@@ -54,9 +62,9 @@ def self_untouched(subject: Subject) -> None:
     """A pass writes nothing to the layer: no attribute appears, goes, or changes."""
     bench = subject.bench()
     for training in (True, False):
-        before = _snapshot(bench.layer)
+        before = snapshot(bench.layer)
         bench.run(bench.input(subject.batch), bench.output_grad(subject.batch), training)
-        after = _snapshot(bench.layer)
+        after = snapshot(bench.layer)
         changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         if changed:
             raise Broken(f"a pass changed {', '.join(changed)}: what a pass makes belongs into ctx.save")
@@ -70,7 +78,7 @@ def arrays_untouched(subject: Subject) -> None:
         tensors = {**bench.net.params(), **bench.net.buffers()}
         watched = {"its input": x, "dy": dy, **{path: tensor.data for path, tensor in tensors.items()}}
         before = {name: bench.host(array) for name, array in watched.items()}
-        with _read_only(watched.values()):
+        with read_only(watched.values()):
             try:
                 y, call = bench.forward(x, training)
                 kept = bench.host(y)
@@ -91,8 +99,9 @@ def strided_arrays(subject: Subject) -> None:
     bench = subject.bench()
     for training in (True, False):
         x, dy = bench.input(subject.batch), bench.output_grad(subject.batch)
-        strided = bench.run(_strided(bench, x), _strided(bench, dy), training)
-        close(strided, bench.run(x, dy, training), "a strided input")
+        plain = bench.run(x, dy, training)
+        for layout, lay in (("strided", strided), ("column-major", column_major)):
+            close(bench.run(lay(bench, x), lay(bench, dy), training), plain, f"a {layout} input")
 
 
 def independent_passes(subject: Subject) -> None:
@@ -104,10 +113,16 @@ def independent_passes(subject: Subject) -> None:
         alone = [bench.run(x, dy, training) for x, dy in zip(xs, dys, strict=True)]
         for order in ((0, 1), (1, 0)):
             passes = [bench.forward(x, training) for x in xs]
+            dxs = []
             for i in order:
                 bench.net.zero_grad()
-                found = bench.result(passes[i][0], bench.backward(passes[i][1], dys[i]))
-                close(found, alone[i], f"pass {i} of two, gone back through in the order {order}")
+                dxs.append(bench.backward(passes[i][1], dys[i]))
+                found = bench.result(passes[i][0], dxs[-1])
+                expected = {name: array for name, array in alone[i].items() if not name.startswith("output ")}
+                close(found, expected, f"pass {i} of two, gone back through in the order {order}")
+            if dxs[0] is not None:
+                kept = {"dx": alone[order[0]]["dx"]}
+                close({"dx": bench.host(dxs[0])}, kept, "the input's gradient, after the backward of another pass")
 
 
 def accumulation(subject: Subject) -> None:
@@ -130,12 +145,12 @@ def accumulation(subject: Subject) -> None:
 
 
 def evaluation_is_deterministic(subject: Subject) -> None:
-    """In evaluation the output depends on the input alone, not on the step."""
+    """In evaluation, outputs and gradients depend on the input alone, not on the step."""
     bench = subject.bench()
-    x = bench.input(subject.batch)
-    first, *others = (bench.host(bench.forward(x, False, step=step)[0]) for step in (0, 1, 0))
-    if not all(np.array_equal(first, y) for y in others):
-        raise Broken("two evaluations of the same input differ")
+    x, dy = bench.input(subject.batch), bench.output_grad(subject.batch)
+    first, *others = (bench.run(x, dy, False, step=step) for step in (0, 1, 0))
+    for other in others:
+        close(other, first, "two evaluations of the same input", tolerance=0.0)
 
 
 def randomness_is_keyed(subject: Subject) -> None:
@@ -151,7 +166,12 @@ def randomness_is_keyed(subject: Subject) -> None:
 
 
 def config_round_trip(subject: Subject) -> None:
-    """The captured constructor arguments make the same layer again."""
+    """The captured constructor arguments make the same layer again, and stay as they were given."""
+    layer = subject.original.clone()
+    before = fingerprint(layer.arguments)
+    Bench(layer, subject.shape)
+    if fingerprint(layer.arguments) != before:
+        raise Broken("build changed a constructor argument")
     first, second = subject.bench(), Bench(subject.bench().layer.clone(), subject.shape, seed=subject.seed)
     shapes = [{path: p.shape for path, p in bench.net.params().items()} for bench in (first, second)]
     if shapes[0] != shapes[1]:
@@ -175,11 +195,49 @@ def state_round_trip(subject: Subject) -> None:
 def batch_independence(subject: Subject) -> None:
     """An example's output does not depend on the other examples, unless the layer declares `batch_dependent`."""
     bench = subject.bench()
-    x, mixed = bench.input(subject.batch), bench.input(subject.batch, 1)
-    mixed[:1] = x[:1]
     for training in (False,) if bench.batch_dependent else (False, True):
-        a, b = (bench.host(bench.forward(v, training)[0])[0] for v in (x, mixed))
-        close({"y": a}, {"y": b}, "the first example beside other examples")
+        for example, place in ((0, "first"), (-1, "last")):
+            x, mixed = bench.input(subject.batch), bench.input(subject.batch, 1)
+            mixed[example] = x[example]
+            a, b = (bench.host(bench.forward(v, training)[0])[example] for v in (x, mixed))
+            close({"y": a}, {"y": b}, f"the {place} example beside other examples")
+
+
+def batches_of_any_size(subject: Subject) -> None:
+    """A batch gives what its parts give: their rows, and the sum of their parameter gradients.
+
+    Not asked where a training output depends on the whole batch or on random numbers.
+    """
+    bench, n = subject.bench(), sum(_PARTS)
+    x, dy = bench.input(n), bench.output_grad(n)
+    for training in (False, True):
+        if training and (bench.batch_dependent or is_random(bench, x)):
+            continue
+        cuts = np.cumsum(_PARTS)[:-1]
+        batches = zip(np.split(np.arange(n), cuts), _PARTS, strict=True)
+        parts = [bench.run(x[rows[0] : rows[-1] + 1], dy[rows[0] : rows[-1] + 1], training) for rows, _ in batches]
+        params = bench.net.params()
+        expected = {
+            name: np.sum([p[name] for p in parts], axis=0)
+            if name in params
+            else np.concatenate([p[name] for p in parts])
+            for name in parts[0]
+        }
+        close(bench.run(x, dy, training), expected, f"a batch of {n} against its parts of {_PARTS}")
+
+
+def linear_in_dy(subject: Subject) -> None:
+    """Backward is linear in dy, however large or small: no clipping, no division by its size."""
+    bench = subject.bench()
+    for training in (True, False):
+        x, dys = bench.input(subject.batch), [bench.output_grad(subject.batch, i) for i in (0, 1)]
+        one, two = (gradients(bench.run(x, dy, training)) for dy in dys)
+        for factor in _FACTORS:
+            scaled = gradients(bench.run(x, factor * dys[0], training, emitted=factor))
+            found = {name: g / factor if factor else g for name, g in scaled.items()}
+            close(found, {name: g if factor else 0 * g for name, g in one.items()}, f"{factor:g} times dy")
+        both = gradients(bench.run(x, dys[0] + dys[1], training, emitted=2.0))
+        close(both, {name: g + two[name] for name, g in one.items()}, "the sum of two dy")
 
 
 def inside_a_residual(subject: Subject) -> None:
@@ -231,11 +289,25 @@ def tied(subject: Subject) -> None:
     close(found[1], expected, "shared by two layers")
 
 
+def called_twice(subject: Subject) -> None:
+    """Two calls in one pass add up: each has its own context, whatever the layer's shapes."""
+    plain = subject.bench(wrap=lambda layer: Sequential([layer]))
+    twice = subject.bench(wrap=lambda layer: Twice([layer]))
+    x, dy = plain.input(subject.batch), plain.output_grad(subject.batch)
+    for training in (True, False):
+        if (training and is_random(plain, x)) or plain.forward(x, training)[1].tape.outputs:
+            continue  # another mask for the second call; a name can be emitted once
+        one, other = plain.run(x, dy, training), plain.run(x[::-1].copy(), dy, training)
+        if "dx" in one:
+            other["dx"] = other["dx"][::-1]
+        close(twice.run(x, dy, training), {name: one[name] + other[name] for name in one}, "called twice in one pass")
+
+
 def nothing_kept(subject: Subject) -> None:
     """Without recording nothing outlives the pass; after backward, nothing that was saved does."""
     bench = subject.bench()
     for training, recording in ((True, False), (False, False), (True, True), (False, True)):
-        x, dy = _Watched(bench.input(subject.batch)), bench.output_grad(subject.batch)
+        x, dy = Watched(bench.input(subject.batch)), bench.output_grad(subject.batch)
         y, call = bench.forward(x.array, training, recording=recording)
         kept = weakref.ref(y)
         if recording:
@@ -248,6 +320,8 @@ def nothing_kept(subject: Subject) -> None:
         if gone() is not None or (not same and kept() is not None):
             when = "after backward" if recording else "of a pass that is not recorded"
             raise Broken(f"the input or output is kept alive {when}: something outside ctx.save holds it")
+        if growth(bench, training, recording) > 0:
+            raise Broken("every pass leaves arrays behind: something outside ctx.save holds them")
 
 
 def only_what_is_needed(subject: Subject) -> None:
@@ -257,14 +331,25 @@ def only_what_is_needed(subject: Subject) -> None:
         x, dy = bench.input(subject.batch), bench.output_grad(subject.batch)
         whole = bench.run(x, dy, training)
         without = bench.run(x, dy, training, needs_input_grad=False)
-        close({k: v for k, v in without.items() if k != "dx"}, whole, "without needs_input_grad")
-        for path in bench.net.params():
-            bench.net.freeze(path)
-            partial = bench.run(x, dy, training)
-            bench.net.freeze(path, frozen=False)
-            if np.abs(partial.pop(path)).max(initial=0.0) > 0:
-                raise Broken(f"{path} is frozen and got a gradient")
-            close(partial, whole, f"with {path} frozen")
+        close(without, {k: v for k, v in whole.items() if k != "dx"}, "without needs_input_grad")
+        for frozen in choices(list(bench.net.params())):
+            if training and len(frozen) > 1 and bench.net.buffers():
+                continue  # statistics are frozen with the parameters of their layer, which changes the output
+            for path in frozen:
+                bench.net.freeze(path)
+            for needs_input_grad in (True, False):
+                partial = bench.run(x, dy, training, needs_input_grad=needs_input_grad)
+                for path in frozen:
+                    if np.abs(partial[path]).max(initial=0.0) > 0:
+                        raise Broken(f"{path} is frozen and got a gradient")
+                wanted = {k: v for k, v in whole.items() if k not in frozen and (needs_input_grad or k != "dx")}
+                close(
+                    partial,
+                    wanted,
+                    f"with {', '.join(frozen)} frozen" + " and no input gradient" * (not needs_input_grad),
+                )
+            for path in frozen:
+                bench.net.freeze(path, frozen=False)
 
 
 def one_backward(subject: Subject) -> None:
@@ -286,7 +371,7 @@ def work_areas(subject: Subject) -> None:
     for training in (True, False):
         x, dy = bench.input(subject.batch), bench.output_grad(subject.batch)
         plain = bench.run(x, dy, training)
-        with _poisoned():
+        with poisoned():
             close(bench.run(x, dy, training), plain, "with poisoned work areas", tolerance=0.0)
 
 
@@ -311,9 +396,12 @@ RULES: tuple[Callable[[Subject], None], ...] = (
     config_round_trip,
     state_round_trip,
     batch_independence,
+    batches_of_any_size,
+    linear_in_dy,
     inside_a_residual,
     inside_a_recompute,
     tied,
+    called_twice,
     nothing_kept,
     only_what_is_needed,
     one_backward,
@@ -322,71 +410,7 @@ RULES: tuple[Callable[[Subject], None], ...] = (
 )
 
 
-class _Watched:
-    """An array and a weak reference that tells whether anybody still holds it."""
+_PARTS = (1, 3, 13)
+"""Examples in the parts of a batch: one, the number that gradients are checked with, and more than that."""
 
-    def __init__(self, array: Array) -> None:
-        self.array = array
-
-    def release(self) -> weakref.ref[Any]:
-        reference = weakref.ref(self.array)
-        del self.array
-        gc.collect()
-        return reference
-
-
-@contextmanager
-def _read_only(arrays: Any) -> Iterator[None]:
-    """Within it, the arrays cannot be written, where the array module knows such a thing."""
-    locked = [array for array in arrays if hasattr(array.flags, "writeable")]
-    for array in locked:
-        array.flags.writeable = False
-    try:
-        yield
-    finally:
-        for array in locked:
-            array.flags.writeable = True
-
-
-@contextmanager
-def _poisoned() -> Iterator[None]:
-    """Within it, what ctx.empty and ctx.scratch give is full of nan (of -1 for integers)."""
-
-    def poisoned(self: Context, shape: Any, dtype: str | None = None) -> Array:
-        array = self.xp.empty(shape, dtype=dtype or self.dtype)
-        array[...] = float("nan") if array.dtype.kind == "f" else -1 if array.dtype.kind == "i" else 1
-        return array
-
-    before = Context.empty, Context.scratch
-    Context.empty = Context.scratch = poisoned  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Context.empty, Context.scratch = before  # type: ignore[method-assign]
-
-
-def _snapshot(layer: Layer) -> dict[str, str]:
-    """What every attribute of a layer and the layers in it holds; parameters are watched elsewhere."""
-    return {
-        f"{path or type(part).__name__}.{name}": _fingerprint(value)
-        for path, part in layer.walk()
-        for name, value in vars(part).items()
-    }
-
-
-def _fingerprint(value: Any) -> str:
-    if isinstance(value, dict | list | tuple | set):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return f"{type(value).__name__}[{', '.join(f'{key}: {_fingerprint(item)}' for key, item in items)}]"
-    if isinstance(value, bool | int | float | str | type(None)):
-        return repr(value)
-    if isinstance(value, np.ndarray):
-        return f"{value.shape} {value.tobytes()!r}"
-    return f"{type(value).__name__} at {id(value)}"
-
-
-def _strided(bench: Bench, array: Array) -> Array:
-    """The same values in memory that is not contiguous."""
-    room = bench.net.device.xp.zeros((*array.shape, 2), dtype=array.dtype)
-    room[..., 0] = array
-    return room[..., 0]
+_FACTORS = (2.0**20, 2.0**-20, -1.0, 0.0)

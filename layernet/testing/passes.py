@@ -86,15 +86,39 @@ def lively(net: Net, x: Array, seed: int) -> Iterator[None]:
     kept = [(tensor, tensor.data.copy()) for tensor in (*net.params().values(), *net.buffers().values())]
     try:
         for path, param in net.params().items():
-            values = net.device.to_numpy(param.data)
+            values = net.device.to_numpy(param.data).copy()
             if values.size and (values == values.flat[0]).all():
-                wobble = projection(param.shape, stream(seed, "wobble", path))
-                param.data[...] = net.device.asarray(values * (1 + wobble / 4) + wobble[::-1] / 8, net.dtype)
+                moved = _moved(values, seed, path)
+                param.data[...] = net.device.asarray(moved, net.dtype)
+                if abs(values).max() <= 1:
+                    _turn_some(net, param, x, net.device.asarray(moved * _signs(param.shape), net.dtype))
         net.forward(x, training=True, step=STEP, recording=False).update_buffers()
         yield
     finally:
         for tensor, values in kept:
             tensor.data[...] = values
+
+
+def _moved(values: np.ndarray[Any, Any], seed: int, path: str) -> np.ndarray[Any, Any]:
+    """About the values, and all different."""
+    wobble = projection(values.shape, stream(seed, "wobble", path))
+    other = projection(values.shape, stream(seed, "wobble", path, "shift"))
+    return np.asarray(values * (1 + wobble / 4) + other / 8)
+
+
+def _signs(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Every second value -1: a gain is not always positive."""
+    return np.resize(np.array([1.0, -1.0]), shape)
+
+
+def _turn_some(net: Net, param: Param, x: Array, turned: Array) -> None:
+    """Turn the sign of some values, unless the outputs are not finite then: the layer takes a root or a logarithm."""
+    kept = param.data.copy()
+    param.data[...] = turned
+    for training in (True, False):
+        outputs = net.forward(x, training=training, step=STEP, recording=False).outputs.values()
+        if not all(bool(net.device.xp.isfinite(y).all()) for y in outputs):
+            param.data[...] = kept
 
 
 def positions(net: Net, batch: int) -> dict[str, int]:

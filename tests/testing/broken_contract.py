@@ -292,6 +292,186 @@ class CrossedTapes(Layer):
         return ctx.backward(second, dt * (1 - t * t))
 
 
+class WrongForOne(Square):
+    """Forgets a factor for a batch of one example."""
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        return (1 if len(x) == 1 else 2) * x * dy
+
+
+class WrongForMany(Square):
+    """Forgets a factor for large batches."""
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        return (1 if len(x) > 8 else 2) * x * dy
+
+
+class BatchIndex(Layer):
+    """Weights an example by its place in the batch."""
+
+    def forward(self, x, ctx):
+        k = ctx.xp.arange(1, 1 + len(x), dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        ctx.save(k)
+        return x * k
+
+    def backward(self, dy, ctx):
+        (k,) = ctx.saved
+        return dy * k
+
+
+class Cumulates(Layer):
+    """Adds up the examples before: only the first one does not depend on others."""
+
+    def forward(self, x, ctx):
+        return x.cumsum(axis=0)
+
+    def backward(self, dy, ctx):
+        return dy[::-1].cumsum(axis=0)[::-1].copy()
+
+
+class ClipsGradient(Square):
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        return 2 * x * np.clip(dy, -2, 2)
+
+
+class DividesByGradient(Square):
+    """Scales by the largest dy and back, which is 0 / 0 where no gradient comes."""
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        largest = abs(dy).max()
+        return 2 * x * (dy / largest) * largest
+
+
+class WrongFarOut(Layer):
+    """ReLU6 whose gradient does not end at 6."""
+
+    def forward(self, x, ctx):
+        ctx.save(x)
+        return ctx.xp.clip(x, 0, 6)
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        return dy * (x > 0)
+
+
+class PositiveGain(WritesParameter):
+    """Right for gains that are positive, as they are at first."""
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        ctx.add_grad(self.weight, (dy * x).sum(axis=tuple(range(dy.ndim - 1))))
+        return dy * abs(self.weight.data)
+
+
+class SharedGradient(Square):
+    """One array for the gradients that all passes return."""
+
+    kept: dict = {}  # noqa: RUF012
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        dx = self.kept.setdefault((x.shape, x.dtype), np.empty_like(x))
+        dx[...] = 2 * x * dy
+        return dx
+
+
+class HoardsCopies(Square):
+    hoard: list = []  # noqa: RUF012
+
+    def forward(self, x, ctx):
+        self.hoard.append(x.copy())
+        return super().forward(x, ctx)
+
+
+class AssumesRowMajor(Square):
+    """Flattens in the order of memory."""
+
+    def forward(self, x, ctx):
+        return super().forward(x.ravel(order="K").reshape(x.shape), ctx)
+
+
+class TwoParameters(Layer):
+    """x * scale + shift: the shift has a gradient only where something else is wanted too."""
+
+    def build(self, in_shape):
+        self.scale = Param(in_shape[-1:], init.constant(1.0))
+        self.shift = Param(in_shape[-1:], init.constant(0.0))
+        return in_shape
+
+    def forward(self, x, ctx):
+        ctx.save(x)
+        return x * self.scale.data + self.shift.data
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        axes = tuple(range(dy.ndim - 1))
+        if ctx.needs_grad(self.scale) or ctx.needs_input_grad:
+            ctx.add_grad(self.shift, dy.sum(axis=axes))
+        ctx.add_grad(self.scale, (dy * x).sum(axis=axes))
+        return dy * self.scale.data
+
+
+class NothingTrained(TwoParameters):
+    """Passes dy on unchanged when every parameter is frozen."""
+
+    def backward(self, dy, ctx):
+        if ctx.needs_grad(self.scale) or ctx.needs_grad(self.shift):
+            return super().backward(dy, ctx)
+        return dy
+
+
+class SecondCall(TwoParameters):
+    """Counts the shift twice in the second call of a pass."""
+
+    def backward(self, dy, ctx):
+        if ctx._number:
+            ctx.add_grad(self.shift, dy.sum(axis=tuple(range(dy.ndim - 1))))
+        return super().backward(dy, ctx)
+
+
+class StepInBackward(Square):
+    """Looks at the step on its way back."""
+
+    def backward(self, dy, ctx):
+        return super().backward(dy, ctx) * (1 if ctx.tape.step == 0 else 2)
+
+
+class ScalarGain(Layer):
+    """x times one number, a parameter without axes: keeps every promise."""
+
+    def build(self, in_shape):
+        self.scale = Param((), init.constant(1.0))
+        return in_shape
+
+    def forward(self, x, ctx):
+        ctx.save(x)
+        return x * self.scale.data
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        ctx.add_grad(self.scale, (dy * x).sum())
+        return dy * self.scale.data
+
+
+class RootGain(TwoParameters):
+    """x times the root of a parameter that must be positive: keeps every promise."""
+
+    def forward(self, x, ctx):
+        ctx.save(x)
+        return x * ctx.xp.sqrt(self.scale.data) + self.shift.data
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        axes, root = tuple(range(dy.ndim - 1)), ctx.xp.sqrt(self.scale.data)
+        ctx.add_grad(self.scale, (dy * x).sum(axis=axes) / (2 * root))
+        ctx.add_grad(self.shift, dy.sum(axis=axes))
+        return dy * root
+
+
 MISTAKES = {
     # layer: (shape, the rule that must reject it)
     CacheOnSelf: ((3, 4), "self untouched"),
@@ -320,4 +500,19 @@ MISTAKES = {
     WrongFlops: ((3, 4), "flops"),
     CrossedTapes: ((4,), "gradient"),
     Float32Inside: ((3, 4), "gradient"),
+    WrongForOne: ((3, 4), "batches of any size"),
+    WrongForMany: ((3, 4), "batches of any size"),
+    BatchIndex: ((3, 4), "batches of any size"),
+    Cumulates: ((3, 4), "batch independence"),
+    ClipsGradient: ((3, 4), "linear in dy"),
+    DividesByGradient: ((3, 4), "linear in dy"),
+    WrongFarOut: ((3, 4), "gradient"),
+    PositiveGain: ((3, 4), "gradient"),
+    SharedGradient: ((3, 4), "independent passes"),
+    HoardsCopies: ((3, 4), "nothing kept"),
+    AssumesRowMajor: ((3, 4), "strided arrays"),
+    TwoParameters: ((3, 4), "only what is needed"),
+    NothingTrained: ((3, 4), "only what is needed"),
+    SecondCall: ((3, 4), "called twice"),
+    StepInBackward: ((3, 4), "evaluation is deterministic"),
 }

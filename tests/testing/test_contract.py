@@ -35,6 +35,25 @@ def test_every_rule_catches_something():
     assert needed - caught <= indirectly
 
 
+@pytest.mark.parametrize("layer", [broken_contract.ScalarGain, broken_contract.RootGain])
+def test_an_unusual_layer_that_is_right_passes(layer):
+    for seed in range(3):
+        check_layer(layer(), (3, 4), seed=seed)
+
+
+def test_build_may_not_change_an_argument():
+    class Grows(broken_contract.Square):
+        def __init__(self, sizes):
+            self.sizes = sizes
+
+        def build(self, in_shape):
+            self.sizes.append(len(in_shape))
+            return in_shape
+
+    with pytest.raises(CheckFailed, match="build changed a constructor argument"):
+        check_layer(Grows([1]), (3, 4))
+
+
 def test_what_is_right_passes_with_its_report():
     report = check_layer(broken_contract.Square(), (3, 4))
     assert report.ok
