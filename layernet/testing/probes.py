@@ -28,8 +28,8 @@ class Twice(Sequential):
 
     def forward(self, x: Array, ctx: Context) -> Array:
         (layer,) = self.layers
-        y, first = ctx.call(layer, x)
-        z, second = ctx.call(layer, x[::-1])
+        y, first = ctx.call(layer, x, needs_input_grad=ctx.needs_input_grad)
+        z, second = ctx.call(layer, x[::-1], needs_input_grad=ctx.needs_input_grad)
         ctx.save(first, second)
         return y + z
 

@@ -7,6 +7,8 @@ import numpy as np
 from layernet.core import init
 from layernet.core.layer import Layer
 from layernet.core.param import Buffer, Param
+from layernet.core.sequential import Sequential
+from layernet.layers.activation import ReLU
 from layernet.layers.linear import Linear
 
 
@@ -516,3 +518,24 @@ MISTAKES = {
     SecondCall: ((3, 4), "called twice"),
     StepInBackward: ((3, 4), "evaluation is deterministic"),
 }
+
+
+class ForgetsTheGate(Layer):
+    """A squeeze-and-excitation gate whose backward leaves out the way through the gate."""
+
+    def __init__(self):
+        self.gate = Sequential([Linear(2), ReLU(), Linear(6)])
+
+    def build(self, in_shape):
+        self.gate.connect(in_shape[-1:])
+        return in_shape
+
+    def forward(self, x, ctx):
+        gate, tape = ctx.call(self.gate, x.mean(axis=(1, 2)))
+        ctx.save(x, gate, tape)
+        return x * gate[:, None, None, :]
+
+    def backward(self, dy, ctx):
+        x, gate, tape = ctx.saved
+        ctx.backward(tape, (dy * x).sum(axis=(1, 2)))
+        return dy * gate[:, None, None, :]

@@ -79,3 +79,10 @@ def test_the_check_leaves_the_layer_alone():
     before = dict(vars(layer))
     inspect_layer(layer, (3, 4))
     assert vars(layer) == before
+
+
+def test_a_mistake_behind_dead_units_is_looked_for_elsewhere():
+    """At some points every hidden unit of the gate is dead, and forgetting it in backward changes nothing there."""
+    for seed in range(12):
+        with pytest.raises(CheckFailed):
+            check_layer(broken_contract.ForgetsTheGate(), (3, 4, 6), seed=seed)
