@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from layernet.backend.device import get_device
 from layernet.core.context import Context, Tape
@@ -57,7 +58,7 @@ def gradcheck(
     """
     settings = Settings(**options)
     start = time.perf_counter()
-    with np.errstate(all="ignore"):  # what is not finite is reported by name
+    with threadpool_limits(1), np.errstate(all="ignore"):  # what is not finite is reported by name
         if isinstance(target, Net):
             report = _check_whole(target, x, objectives, targets, "net", settings)
         elif isinstance(target, Layer):
@@ -82,7 +83,7 @@ def check_net(net: Net, objectives: Sequence[Objective], x: Any, targets: Any, *
     start = time.perf_counter()
     report = Report("net")
     seen: set[tuple[str, tuple[int, ...]]] = set()
-    with np.errstate(all="ignore"):
+    with threadpool_limits(1), np.errstate(all="ignore"):
         for index, layer in enumerate(net.layers):
             key = (repr(layer), layer.in_shape)
             if key in seen:
