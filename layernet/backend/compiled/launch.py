@@ -1,0 +1,114 @@
+"""Running a compiled kernel on all cores.
+
+A kernel is a function (arguments, task): `arguments` the address of an array of int64 (addresses, sizes), `task` a
+number from 0. `launch` runs tasks 0 to n - 1 side by side, one for each thread. Kernels are compiled one by one when
+they are first launched, and kept in a cache on disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import cfunc, get_num_threads, njit, prange, types
+from numba.extending import intrinsic
+
+from layernet.backend import Array
+
+_SIGNATURE = types.void(types.intp, types.intp)
+_local = threading.local()
+
+
+class Kernel:
+    """A function (arguments, task) that is compiled at its first launch."""
+
+    signature = _SIGNATURE
+
+    def __init__(self, function: Callable[[int, int], None]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    @cached_property
+    def address(self) -> int:
+        self._compiled = cfunc(self.signature, cache=True)(self.function)
+        return int(self._compiled.address)
+
+
+class Routine(Kernel):
+    """A function of `count` integers that other kernels call by its address."""
+
+    def __init__(self, function: Callable[..., None], count: int) -> None:
+        super().__init__(function)
+        self.signature = types.void(*[types.intp] * count)
+
+
+def launch(kernel: Kernel, *arguments: int, tasks: int = 0) -> None:
+    """Run the kernel's tasks side by side: one for each thread unless `tasks` says otherwise."""
+    packed = np.array(arguments, dtype=np.int64)
+    _side_by_side(kernel.address, packed.ctypes.data, tasks or threads())
+
+
+def threads() -> int:
+    """How many threads kernels run on."""
+    return int(get_num_threads())
+
+
+def address(array: Array) -> int:
+    """Where the array's first element is. It must be of float32 or int64, in C order."""
+    return int(array.__array_interface__["data"][0])
+
+
+def scratch(name: str, size: int) -> int:
+    """The address of `size` bytes, on a cache line, with some room behind; this thread's until it asks by this name again."""
+    slabs = _local.__dict__.setdefault("slabs", {})
+    slab = slabs.get(name)
+    if slab is None or len(slab) < size + 512:
+        slab = slabs[name] = np.zeros(size + 512, dtype=np.uint8)
+    return -(-address(slab) // 64) * 64
+
+
+def warm_up(kernels: list[Kernel]) -> None:
+    for kernel in kernels:
+        kernel.address  # noqa: B018
+
+
+@intrinsic(prefer_literal=True)
+def unpack(typingctx: Any, arguments: Any, count: Any) -> Any:
+    """The first `count` arguments, as a tuple."""
+    n = count.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        integer = ir.IntType(64)
+        base = builder.inttoptr(values[0], integer.as_pointer())
+        loaded = [builder.load(builder.gep(base, [integer(i)])) for i in range(n)]
+        return context.make_tuple(builder, signature.return_type, loaded)
+
+    return types.UniTuple(types.intp, n)(types.intp, count), generate
+
+
+@njit(inline="always")
+def split(items, task, tasks):
+    """The task's share of `items`: from the first to before the last."""
+    return items * task // tasks, items * (task + 1) // tasks
+
+
+@intrinsic
+def _run(typingctx: Any, kernel: Any, arguments: Any, task: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kernel, arguments, task = values
+        integer = ir.IntType(64)
+        function = ir.FunctionType(ir.VoidType(), [integer, integer])
+        builder.call(builder.inttoptr(kernel, function.as_pointer()), [arguments, task])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), generate
+
+
+@njit("void(intp, intp, intp)", parallel=True, cache=True)
+def _side_by_side(kernel, arguments, tasks):
+    for task in prange(tasks):
+        _run(kernel, arguments, task)

@@ -1,0 +1,65 @@
+"""Packing: matrices laid out as the register tile reads them."""
+
+from __future__ import annotations
+
+from layernet.backend import Array
+from layernet.backend.compiled.launch import Kernel, address, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.simd import (
+    BYTES,
+    LANES,
+    TILE_COLUMNS,
+    load_first,
+    load_float,
+    store,
+    store_float,
+    transpose_square,
+)
+
+
+@Kernel
+def _transpose(arguments, task):
+    """target (columns, pitch) = source (rows, columns) transposed, its rows filled up with zeros."""
+    (source, rows, columns, target, pitch, tasks) = unpack(arguments, 6)
+    first, last = split((columns + LANES - 1) // LANES, task, tasks)
+    for block in range(first, last):
+        c0, c1 = block * LANES, min(block * LANES + LANES, columns)
+        for r0 in range(0, pitch, LANES):
+            if c1 - c0 == LANES and r0 + LANES <= rows:
+                transpose_square(source + (r0 * columns + c0) * 4, columns * 4, target + (c0 * pitch + r0) * 4, pitch * 4)
+            else:
+                for c in range(c0, c1):
+                    for r in range(r0, min(r0 + LANES, pitch)):
+                        value = load_float(source + (r * columns + c) * 4) if r < rows else 0.0
+                        store_float(target + (c * pitch + r) * 4, value)
+
+
+def transpose(matrix: Array, pitch: int, name: str = "transposed") -> int:
+    """The address of matrix^T in scratch memory, its rows filled with zeros to `pitch` floats."""
+    rows, columns = matrix.shape
+    target = scratch(name, columns * pitch * 4)
+    launch(_transpose, address(matrix), rows, columns, target, pitch, threads())
+    return target
+
+
+@Kernel
+def _panels(arguments, task):
+    """Panels (panel, rows, TILE_COLUMNS) of a matrix (rows, columns), the last filled up with zeros."""
+    (source, rows, columns, target, tasks) = unpack(arguments, 5)
+    first, last = split(rows, task, tasks)
+    for r in range(first, last):
+        for c in range(0, columns, TILE_COLUMNS):
+            to = target + (c * rows + r * TILE_COLUMNS) * 4
+            for v in range(0, TILE_COLUMNS, LANES):
+                left = max(0, columns - c - v)
+                store(to + v * 4, load_first(source + (r * columns + c + v) * 4, left))
+
+
+def panels(matrix: Array, name: str = "panels") -> int:
+    """The address of the matrix in panels of TILE_COLUMNS columns, in scratch memory."""
+    rows, columns = matrix.shape
+    target = scratch(name, rows * -(-columns // TILE_COLUMNS) * TILE_COLUMNS * 4)
+    launch(_panels, address(matrix), rows, columns, target, threads())
+    return target
+
+
+__all__ = ["BYTES", "panels", "transpose"]

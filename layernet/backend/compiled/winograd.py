@@ -1,0 +1,398 @@
+"""Convolution with stride 1 by Winograd's minimal filtering F(m, r): a quarter to a sixth of the multiplications.
+
+A tile of m x m outputs of an r x r filter is A^T [(G w G^T) * (B^T x B)] A, x being the tile's (m + r - 1)^2 inputs
+(Lavin and Gray 2016, arXiv:1509.09308). Summed over channels, the elementwise product becomes one matrix product for
+each of the (m + r - 1)^2 frequencies. All gradients are of the same kind: dx is the convolution of dy with the turned
+filters, and as the forward pass is linear in w, dw = G^T [sum over tiles (A dy A^T) * (B^T x B)] G.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from layernet.backend import Array
+from layernet.backend.compiled import simd
+from layernet.backend.compiled.launch import Kernel, Routine, address, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.pack import transpose
+from layernet.backend.compiled.simd import (
+    BYTES,
+    LANES,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    load,
+    load_first,
+    load_int,
+    maximum,
+    narrow_tile,
+    splat,
+    store,
+    store_first,
+    tile,
+)
+
+
+def matrices(m: int, r: int) -> tuple[Any, Any, Any]:
+    """(A^T, G, B^T) of F(m, r) by the Cook-Toom construction, as tuples of rows of floats.
+
+    y = A^T [(G w) * (B^T x)] correlates x (m + r - 1) with w (r). A product of polynomials w and u of degrees r - 1 and
+    m - 1 is found from its values at m + r - 2 points and at infinity: evaluation of w and u, then interpolation.
+    Transposed with respect to u, that is correlation: A is u's evaluation, B the transpose of the interpolation. The
+    points 0, 1, -1, 2, -2, 1/2, -1/2 keep the numbers small. The denominators of the interpolation go to G, where they
+    are multiplied once for each filter.
+    """
+    points = [Fraction(p) for p in (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))][: m + r - 2]
+    size = m + r - 1
+
+    def powers(count: int) -> list[list[Fraction]]:
+        rows = [[p**k for k in range(count)] for p in points]
+        return [*rows, [Fraction(int(k == count - 1)) for k in range(count)]]
+
+    def times(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
+        shifted = [Fraction(0), *polynomial]
+        return [high - root * low for high, low in zip(shifted, [*polynomial, Fraction(0)], strict=True)]
+
+    whole = [Fraction(1)]
+    for p in points:
+        whole = times(whole, p)
+    interpolation = []
+    scales = []
+    for p in points:
+        basis, scale = [Fraction(1)], Fraction(1)
+        for q in points:
+            if q != p:
+                basis, scale = times(basis, q), scale * (p - q)
+        interpolation.append([*basis, Fraction(0)])
+        scales.append(scale)
+    interpolation.append(whole)
+    scales.append(Fraction(1))
+    evaluated = powers(r)
+    filters = [[value / scale for value in row] for row, scale in zip(evaluated, scales, strict=True)]
+    outputs = powers(m)
+
+    def floats(rows: list[list[Fraction]]) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(float(value) for value in row) for row in rows)
+
+    assert all(len(row) == size for row in interpolation)
+    return floats([list(row) for row in zip(*outputs, strict=True)]), floats(filters), floats(interpolation)
+
+
+def _transposed(rows: Any) -> Any:
+    return tuple(zip(*rows, strict=True))
+
+
+INPUT, OUTPUT, FILTER, SPREAD, GATHER = range(5)
+"""Which transform: of x, of the products, of w; of dy and of the products for dw, which are the others' transposes."""
+
+
+def _bodies(m: int, r: int) -> tuple[Any, ...]:
+    outputs, filters, inputs = matrices(m, r)
+    return (
+        simd.transform(inputs),
+        simd.transform(outputs),
+        simd.transform(filters),
+        simd.transform(_transposed(outputs)),
+        simd.transform(_transposed(filters)),
+    )
+
+
+_input43, _output43, _filter43, _spread43, _gather43 = _bodies(4, 3)
+_input45, _output45, _filter45, _spread45, _gather45 = _bodies(4, 5)
+
+
+def _transform43(which, source, row, column, target, target_row, target_column, vectors):
+    for v in range(vectors):
+        s, t = source + v * BYTES, target + v * BYTES
+        if which == INPUT:
+            _input43(s, row, column, t, target_row, target_column)
+        elif which == OUTPUT:
+            _output43(s, row, column, t, target_row, target_column)
+        elif which == FILTER:
+            _filter43(s, row, column, t, target_row, target_column)
+        elif which == SPREAD:
+            _spread43(s, row, column, t, target_row, target_column)
+        else:
+            _gather43(s, row, column, t, target_row, target_column)
+
+
+def _transform45(which, source, row, column, target, target_row, target_column, vectors):
+    for v in range(vectors):
+        s, t = source + v * BYTES, target + v * BYTES
+        if which == INPUT:
+            _input45(s, row, column, t, target_row, target_column)
+        elif which == OUTPUT:
+            _output45(s, row, column, t, target_row, target_column)
+        elif which == FILTER:
+            _filter45(s, row, column, t, target_row, target_column)
+        elif which == SPREAD:
+            _spread45(s, row, column, t, target_row, target_column)
+        else:
+            _gather45(s, row, column, t, target_row, target_column)
+
+
+TRANSFORMS = {3: Routine(_transform43, 8), 5: Routine(_transform45, 8)}
+"""By filter size; tiles of 4 x 4 outputs."""
+
+_M = 4
+
+
+@Kernel
+def _transform_filters(arguments, task):
+    """U[f, panel, k, :] = G w G^T for every k, in panels of columns; a last, partly filled vector is copied first."""
+    (transform, a, r, w, step, row, column, depth, width, u, panels, panel_width, slab, tasks) = unpack(arguments, 14)
+    spare = slab + task * r * r * BYTES
+    target_column = panels * depth * panel_width * 4
+    first, last = split(depth, task, tasks)
+    for k in range(first, last):
+        for c in range(0, panels * panel_width, LANES):
+            target = u + ((c // panel_width) * depth + k) * panel_width * 4 + (c % panel_width) * 4
+            source = w + k * step + c * 4
+            if c + LANES <= width:
+                simd.run(transform, FILTER, source, row, column, target, a * target_column, target_column, 1)
+            else:
+                for i in range(r):
+                    for j in range(r):
+                        store(spare + (i * r + j) * BYTES, load_first(source + i * row + j * column, width - c))
+                simd.run(transform, FILTER, spare, r * BYTES, BYTES, target, a * target_column, target_column, 1)
+
+
+@njit(inline="always")
+def _place(index, down, across, m):
+    """Image, first row and first column of a tile of outputs."""
+    n, rest = divmod(index, down * across)
+    return n, (rest // across) * m, (rest % across) * m
+
+
+@njit
+def _spread_window(transform, which, size, image, top, left, height, width, channels, spare, target, frequency, a):
+    """Transform the size x size window of an image at (top, left), zeros outside it; target[f] is f frequencies on."""
+    vectors = (channels + LANES - 1) // LANES
+    inside = top >= 0 and left >= 0 and top + size <= height and left + size <= width
+    if inside and channels % LANES == 0:
+        source = image + (top * width + left) * channels * 4
+        simd.run(transform, which, source, width * channels * 4, channels * 4, target, a * frequency, frequency, vectors)
+        return
+    zero = splat(np.float32(0))
+    for i in range(size):
+        for j in range(size):
+            to = spare + (i * size + j) * vectors * BYTES
+            if 0 <= top + i < height and 0 <= left + j < width:
+                source = image + ((top + i) * width + left + j) * channels * 4
+                for c in range(0, channels, LANES):
+                    store(to + c * 4, load_first(source + c * 4, channels - c))
+            else:
+                for c in range(0, channels, LANES):
+                    store(to + c * 4, zero)
+    pitch = vectors * BYTES
+    simd.run(transform, which, spare, size * pitch, pitch, target, a * frequency, frequency, vectors)
+
+
+@Kernel
+def _convolve(arguments, task):
+    """y = conv(x, w) for a share of the tiles, a block at a time: transform, multiply, transform back, store."""
+    (
+        transform, a, x, u, y, bias, relu, images, height, width, ins, out_height, out_width, outs,
+        top, left, block, panels, panel_width, a_rows, c_rows, slab, slab_size, tasks,
+    ) = unpack(arguments, 24)  # fmt: skip
+    in_pitch = (ins + LANES - 1) // LANES * BYTES
+    out_pitch = panels * panel_width * 4
+    v_step, m_step = block * in_pitch + 64, block * out_pitch + 64
+    spare = slab + task * slab_size
+    v = spare + a * a * in_pitch
+    products = v + a * a * v_step
+    finished = products + a * a * m_step
+    rows = TILE_ROWS if panel_width == TILE_COLUMNS else 2 * TILE_ROWS
+    down, across = (out_height + _M - 1) // _M, (out_width + _M - 1) // _M
+    zero = splat(np.float32(0))
+    floor = zero if relu else splat(np.float32(-np.inf))
+    start, stop = split(images * down * across, task, tasks)
+    for begin in range(start, stop, block):
+        count = min(block, stop - begin)
+        for t in range(count):
+            n, i, j = _place(begin + t, down, across, _M)
+            image = x + n * height * width * ins * 4
+            _spread_window(
+                transform, INPUT, a, image, i - top, j - left, height, width, ins, spare, v + t * in_pitch, v_step, a
+            )
+        for f in range(a * a):
+            for panel in range(panels):
+                b = u + (f * panels + panel) * ins * panel_width * 4
+                c = products + f * m_step + panel * panel_width * 4
+                for t in range(0, count, rows):
+                    if panel_width == TILE_COLUMNS:
+                        tile(
+                            v + f * v_step + t * in_pitch, a_rows, 0, 4, b, 0, panel_width * 4, 1, ins,
+                            c + t * out_pitch, c_rows, 0, panel_width, 0,
+                        )  # fmt: skip
+                    else:
+                        narrow_tile(
+                            v + f * v_step + t * in_pitch, a_rows, 0, 4, b, 0, panel_width * 4, 1, ins,
+                            c + t * out_pitch, c_rows, 0, panel_width, 0,
+                        )  # fmt: skip
+        for t in range(count):
+            n, i, j = _place(begin + t, down, across, _M)
+            vectors = (outs + LANES - 1) // LANES
+            simd.run(
+                transform, OUTPUT, products + t * out_pitch, a * m_step, m_step, finished,
+                _M * vectors * BYTES, vectors * BYTES, vectors,
+            )  # fmt: skip
+            for p in range(min(_M, out_height - i)):
+                for q in range(min(_M, out_width - j)):
+                    source = finished + (p * _M + q) * vectors * BYTES
+                    target = y + ((n * out_height + i + p) * out_width + j + q) * outs * 4
+                    for c in range(0, outs, LANES):
+                        value = load(source + c * 4)
+                        if bias:
+                            value = value + load_first(bias + c * 4, outs - c)
+                        value = maximum(floor, value)
+                        if c + LANES <= outs:
+                            store(target + c * 4, value)
+                        else:
+                            store_first(target + c * 4, value, outs - c)
+
+
+@Kernel
+def _transform_both(arguments, task):
+    """V = B^T x B and Z = A dy A^T for a share of a chunk of tiles."""
+    (
+        transform, a, x, dy, images, height, width, ins, out_height, out_width, outs,
+        top, left, begin, count, v, v_step, z, z_step, slab, slab_size, tasks,
+    ) = unpack(arguments, 22)  # fmt: skip
+    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    spare = slab + task * slab_size
+    down, across = (out_height + _M - 1) // _M, (out_width + _M - 1) // _M
+    first, last = split(count, task, tasks)
+    for t in range(first, last):
+        n, i, j = _place(begin + t, down, across, _M)
+        image, gradient = x + n * height * width * ins * 4, dy + n * out_height * out_width * outs * 4
+        _spread_window(
+            transform, INPUT, a, image, i - top, j - left, height, width, ins, spare, v + t * in_pitch, v_step, a
+        )
+        _spread_window(
+            transform, SPREAD, _M, gradient, i, j, out_height, out_width, outs, spare, z + t * out_pitch, z_step, a
+        )
+
+
+@Kernel
+def _multiply_frequencies(arguments, task):
+    """dU[f] = or += Z[f]^T V[f] for a share of the frequencies."""
+    (frequencies, count, ins, outs, v, v_step, z, z_step, du, du_pitch, a_rows, c_rows, onto, tasks) = unpack(
+        arguments, 14
+    )
+    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    start = -1 if onto else 0
+    first, last = split(frequencies, task, tasks)
+    for f in range(first, last):
+        target = du + f * outs * du_pitch
+        for c in range(0, ins, TILE_COLUMNS):
+            for o in range(0, outs, TILE_ROWS):
+                tile(
+                    z + f * z_step, a_rows + o * 8, 0, out_pitch, v + f * v_step + c * 4, 0, in_pitch, 1, count,
+                    target + c * 4, c_rows + o * 8, start, TILE_COLUMNS, 0,
+                )  # fmt: skip
+
+
+@Kernel
+def _transform_back(arguments, task):
+    """dw = G^T dU G for a share of the filters."""
+    (transform, a, r, ins, outs, du, du_pitch, dw, slab, tasks) = unpack(arguments, 10)
+    spare = slab + task * r * r * BYTES
+    first, last = split(outs, task, tasks)
+    step = outs * du_pitch
+    for o in range(first, last):
+        for c in range(0, ins, LANES):
+            simd.run(transform, GATHER, du + o * du_pitch + c * 4, a * step, step, spare, r * BYTES, BYTES, 1)
+            for i in range(r * r):
+                store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
+
+
+def _panels(width: int) -> tuple[int, int]:
+    """How many panels of packed weights, and their columns."""
+    panel_width = LANES if width <= LANES else TILE_COLUMNS
+    return -(-width // panel_width), panel_width
+
+
+def _rows(count: int, pitch: int, spare: int) -> Array:
+    """Byte offsets of rows; past the last, `spare` more that repeat it: a register tile may take them too."""
+    return np.minimum(np.arange(count + spare), count - 1) * pitch
+
+
+def convolve(
+    x: Array, filters: Array, bias: Array | None, padding: tuple[int, int], out: Array, relu: bool = False,
+    turned: bool = False,
+) -> None:  # fmt: skip
+    """out (N, H', W', out) = conv(x, filters), `padding` (top, left) zeros; with `turned`, what takes dy back to dx.
+
+    The filters (out, r, r, in) are then turned by half a turn, their in and out exchanged: (out) -> (in).
+    """
+    n, height, width, ins = x.shape
+    out_height, out_width, outs = out.shape[1:]
+    r = filters.shape[1]
+    a = _M + r - 1
+    transform = TRANSFORMS[r].address
+    panels, panel_width = _panels(outs)
+    u = scratch("u", a * a * panels * ins * panel_width * 4)
+    spare = scratch("convolve", threads() * r * r * BYTES)
+    if turned:
+        last = address(filters) + (r * r - 1) * outs * 4
+        source = (last, r * r * outs * 4, -r * outs * 4, -outs * 4, ins, outs)
+    else:
+        pitch = panels * panel_width
+        flat = transpose(filters.reshape(outs, -1), pitch)
+        source = (flat, pitch * 4, r * ins * pitch * 4, ins * pitch * 4, ins, pitch)
+    launch(_transform_filters, transform, a, r, *source, u, panels, panel_width, spare, threads())
+    rows = TILE_ROWS if panel_width == TILE_COLUMNS else 2 * TILE_ROWS
+    in_pitch, out_pitch = -(-ins // LANES) * BYTES, panels * panel_width * 4
+    block = max(rows, min(BLOCK_ROWS, BLOCK_BYTES // (a * a * (in_pitch + out_pitch))) // rows * rows)
+    slab = a * a * (in_pitch + block * (in_pitch + out_pitch) + 128) + _M * _M * out_pitch
+    slab = -(-slab // 64) * 64
+    a_rows, c_rows = _rows(rows, in_pitch, 0), _rows(rows, out_pitch, 0)
+    launch(
+        _convolve, transform, a, address(x), u, address(out), 0 if bias is None else address(bias), int(relu),
+        n, height, width, ins, out_height, out_width, outs, *padding, block, panels, panel_width,
+        address(a_rows), address(c_rows), scratch("convolve", threads() * slab), slab, threads(),
+    )  # fmt: skip
+
+
+BLOCK_BYTES = 600_000
+"""What a block of transformed tiles takes, inputs and outputs: it should stay in the level-2 cache."""
+
+BLOCK_ROWS = 96
+
+CHUNK_BYTES = 8 << 20
+"""What a chunk of transformed tiles takes for the gradient of the filters: it should stay in the level-3 cache."""
+
+
+def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) -> None:
+    """dw (out, r, r, in) = the gradient of the filters."""
+    n, height, width, ins = x.shape
+    out_height, out_width, outs = dy.shape[1:]
+    r = dw.shape[1]
+    a = _M + r - 1
+    transform = TRANSFORMS[r].address
+    in_pitch, out_pitch = -(-ins // LANES) * BYTES, -(-outs // LANES) * BYTES
+    tiles = n * -(-out_height // _M) * -(-out_width // _M)
+    chunk = min(tiles, max(64, CHUNK_BYTES // (a * a * (in_pitch + out_pitch))))
+    chunk = -(-tiles // -(-tiles // chunk))  # of equal size
+    v_step, z_step = chunk * in_pitch + 64, chunk * out_pitch + 64
+    du_pitch = -(-ins // TILE_COLUMNS) * TILE_COLUMNS * 4
+    v = scratch("chunk", a * a * (v_step + z_step))
+    z = v + a * a * v_step
+    du = scratch("u", a * a * outs * du_pitch)
+    slab = a * a * max(in_pitch, out_pitch)
+    spare = scratch("convolve", threads() * slab)
+    a_rows, c_rows = _rows(outs, 4, TILE_ROWS), _rows(outs, du_pitch, TILE_ROWS)
+    for begin in range(0, tiles, chunk):
+        count = min(chunk, tiles - begin)
+        launch(
+            _transform_both, transform, a, address(x), address(dy), n, height, width, ins, out_height, out_width, outs,
+            *padding, begin, count, v, v_step, z, z_step, spare, slab, threads(),
+        )  # fmt: skip
+        launch(
+            _multiply_frequencies, a * a, count, ins, outs, v, v_step, z, z_step, du, du_pitch,
+            address(a_rows), address(c_rows), int(begin > 0), threads(),
+        )  # fmt: skip
+    launch(_transform_back, transform, a, r, ins, outs, du, du_pitch, address(dw), spare, threads())
