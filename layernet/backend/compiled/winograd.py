@@ -142,21 +142,24 @@ _M = 4
 @Kernel
 def _transform_filters(arguments, task):
     """U[f, panel, k, :] = G w G^T for every k, in panels of columns; a last, partly filled vector is copied first."""
-    (transform, a, r, w, step, row, column, depth, width, u, panels, panel_width, slab, tasks) = unpack(arguments, 14)
+    (transform, a, r, w, step, row, column, depth, width, u, u_step, panels, panel_width, slab, tasks) = unpack(
+        arguments, 15
+    )
     spare = slab + task * r * r * BYTES
-    target_column = panels * depth * panel_width * 4
-    first, last = split(depth, task, tasks)
-    for k in range(first, last):
-        for c in range(0, panels * panel_width, LANES):
-            target = u + ((c // panel_width) * depth + k) * panel_width * 4 + (c % panel_width) * 4
+    first, last = split(panels * depth, task, tasks)
+    for line in range(first, last):
+        panel, k = divmod(line, depth)
+        for v in range(0, panel_width, LANES):
+            target = u + (line * panel_width + v) * 4
+            c = panel * panel_width + v
             source = w + k * step + c * 4
             if c + LANES <= width:
-                simd.run(transform, FILTER, source, row, column, target, a * target_column, target_column, 1)
+                simd.run(transform, FILTER, source, row, column, target, a * u_step, u_step, 1)
             else:
                 for i in range(r):
                     for j in range(r):
                         store(spare + (i * r + j) * BYTES, load_first(source + i * row + j * column, width - c))
-                simd.run(transform, FILTER, spare, r * BYTES, BYTES, target, a * target_column, target_column, 1)
+                simd.run(transform, FILTER, spare, r * BYTES, BYTES, target, a * u_step, u_step, 1)
 
 
 @njit(inline="always")
@@ -194,9 +197,9 @@ def _spread_window(transform, which, size, image, top, left, height, width, chan
 def _convolve(arguments, task):
     """y = conv(x, w) for a share of the tiles, a block at a time: transform, multiply, transform back, store."""
     (
-        transform, a, x, u, y, bias, relu, images, height, width, ins, out_height, out_width, outs,
+        transform, a, x, u, u_step, y, bias, relu, images, height, width, ins, out_height, out_width, outs,
         top, left, block, panels, panel_width, a_rows, c_rows, slab, slab_size, tasks,
-    ) = unpack(arguments, 24)  # fmt: skip
+    ) = unpack(arguments, 25)  # fmt: skip
     in_pitch = (ins + LANES - 1) // LANES * BYTES
     out_pitch = panels * panel_width * 4
     v_step, m_step = block * in_pitch + 64, block * out_pitch + 64
@@ -219,7 +222,7 @@ def _convolve(arguments, task):
             )
         for f in range(a * a):
             for panel in range(panels):
-                b = u + (f * panels + panel) * ins * panel_width * 4
+                b = u + f * u_step + panel * ins * panel_width * 4
                 c = products + f * m_step + panel * panel_width * 4
                 for t in range(0, count, rows):
                     if panel_width == TILE_COLUMNS:
@@ -334,16 +337,17 @@ def convolve(
     a = _M + r - 1
     transform = TRANSFORMS[r].address
     panels, panel_width = _panels(outs)
-    u = scratch("u", a * a * panels * ins * panel_width * 4)
+    u_step = panels * ins * panel_width * 4 + 64  # off the powers of two, where all frequencies would meet in one set
+    u = scratch("u", a * a * u_step)
     spare = scratch("convolve", threads() * r * r * BYTES)
     if turned:
         last = address(filters) + (r * r - 1) * outs * 4
         source = (last, r * r * outs * 4, -r * outs * 4, -outs * 4, ins, outs)
     else:
-        pitch = panels * panel_width
+        pitch = panels * panel_width + LANES
         flat = transpose(filters.reshape(outs, -1), pitch)
-        source = (flat, pitch * 4, r * ins * pitch * 4, ins * pitch * 4, ins, pitch)
-    launch(_transform_filters, transform, a, r, *source, u, panels, panel_width, spare, threads())
+        source = (flat, pitch * 4, r * ins * pitch * 4, ins * pitch * 4, ins, panels * panel_width)
+    launch(_transform_filters, transform, a, r, *source, u, u_step, panels, panel_width, spare, threads())
     rows = TILE_ROWS if panel_width == TILE_COLUMNS else 2 * TILE_ROWS
     in_pitch, out_pitch = -(-ins // LANES) * BYTES, panels * panel_width * 4
     block = max(rows, min(BLOCK_ROWS, BLOCK_BYTES // (a * a * (in_pitch + out_pitch))) // rows * rows)
@@ -351,7 +355,7 @@ def convolve(
     slab = -(-slab // 64) * 64
     a_rows, c_rows = _rows(rows, in_pitch, 0), _rows(rows, out_pitch, 0)
     launch(
-        _convolve, transform, a, address(x), u, address(out), 0 if bias is None else address(bias), int(relu),
+        _convolve, transform, a, address(x), u, u_step, address(out), 0 if bias is None else address(bias), int(relu),
         n, height, width, ins, out_height, out_width, outs, *padding, block, panels, panel_width,
         address(a_rows), address(c_rows), scratch("convolve", threads() * slab), slab, threads(),
     )  # fmt: skip
