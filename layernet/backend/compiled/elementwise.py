@@ -1,0 +1,99 @@
+"""Passes over memory that do a little arithmetic: ReLU, sums, the steps of optimizers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from layernet.backend import Array
+from layernet.backend.compiled.launch import Kernel, address, launch, split, threads, unpack
+from layernet.backend.compiled.norm import BLOCK, Rows
+from layernet.backend.compiled.simd import (
+    LANES,
+    fma,
+    load,
+    load_first,
+    maximum,
+    splat,
+    store_first,
+    where_positive,
+)
+
+
+@Kernel
+def _relu(arguments, task):
+    (x, size, y, tasks) = unpack(arguments, 4)
+    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    zero = splat(np.float32(0))
+    for v in range(first, last):
+        at, left = v * LANES * 4, size - v * LANES
+        store_first(y + at, maximum(load_first(x + at, left), zero), left)
+
+
+def relu(x: Array) -> Array:
+    y = np.empty_like(x)
+    launch(_relu, address(x), x.size, address(y), threads())
+    return y
+
+
+@Kernel
+def _relu_gradient(arguments, task):
+    """dz = dy where y > 0; per task, the sums of dz over each column."""
+    (dy, y, rows, columns, dz, sums, tasks) = unpack(arguments, 7)
+    first, last = split(rows, task, tasks)
+    zero = splat(np.float32(0))
+    own = sums + task * columns * 4
+    for begin in range(first, last, BLOCK):
+        end = min(begin + BLOCK, last)
+        for c in range(0, columns, LANES):
+            left = columns - c
+            part = zero
+            for row in range(begin, end):
+                at = (row * columns + c) * 4
+                value = load_first(dy + at, left)
+                if y:
+                    value = where_positive(load_first(y + at, left), value, zero)
+                    store_first(dz + at, value, left)
+                part = part + value
+            if sums:
+                store_first(own + c * 4, load_first(own + c * 4, left) + part, left)
+
+
+def relu_gradient(dy: Array, y: Array) -> Array:
+    """dy where y > 0, else 0."""
+    dz = np.empty_like(dy)
+    view = Rows.of(dy)
+    launch(_relu_gradient, address(dy), address(y), view.rows, view.columns, address(dz), 0, threads())
+    return dz
+
+
+def channel_sum(a: Array) -> Array:
+    """The sum over all but the last axis, in float64."""
+    view = Rows.of(a)
+    sums = np.zeros((threads(), view.columns), dtype=np.float32)
+    launch(_relu_gradient, address(a), 0, view.rows, view.columns, 0, address(sums), threads())
+    return view.gather(sums)
+
+
+def relu_gradient_and_sum(dy: Array, y: Array) -> tuple[Array, Array]:
+    """(dy where y > 0, its sum over all but the last axis), in one pass."""
+    dz = np.empty_like(dy)
+    view = Rows.of(dy)
+    sums = np.zeros((threads(), view.columns), dtype=np.float32)
+    launch(_relu_gradient, address(dy), address(y), view.rows, view.columns, address(dz), address(sums), threads())
+    return dz, view.gather(sums)
+
+
+@Kernel
+def _add(arguments, task):
+    (a, b, size, relu, y, tasks) = unpack(arguments, 6)
+    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    floor = splat(np.float32(0)) if relu else splat(np.float32(-np.inf))
+    for v in range(first, last):
+        at, left = v * LANES * 4, size - v * LANES
+        store_first(y + at, maximum(floor, load_first(a + at, left) + load_first(b + at, left)), left)
+
+
+def add(a: Array, b: Array, relu: bool = False) -> Array:
+    y = np.empty_like(a)
+    launch(_add, address(a), address(b), a.size, int(relu), address(y), threads())
+    return y
