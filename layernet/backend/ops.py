@@ -13,6 +13,7 @@ from layernet.backend.reference.activation import ActivationOps
 from layernet.backend.reference.channels import ChannelOps
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.reference.embedding import EmbeddingOps
+from layernet.backend.reference.fused import FusedOps
 from layernet.backend.reference.linear import LinearOps
 from layernet.backend.reference.local import LocalOps
 from layernet.backend.reference.local_norm import LocalNormOps
@@ -26,6 +27,7 @@ from layernet.backend.reference.weight_norm import WeightNormOps
 
 
 class Ops(
+    FusedOps,
     LocalOps,
     RectifierOps,
     ActivationOps,

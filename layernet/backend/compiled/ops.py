@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled import direct, winograd
+from layernet.backend.compiled import direct, elementwise, norm, winograd
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.window import Window
 
@@ -19,43 +19,74 @@ class CompiledOps(NumpyOps):
         super().__init__()
         self.precise = precise
 
+    # convolution and matrix products
+
     def conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> tuple[Array, Any]:
-        if not _takes(x, weight) or groups > 1 or window.dilation != (1, 1):
+        if not _convolves(window, groups, x, weight):
             return super().conv2d(x, weight, bias, window, groups)
-        y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=x.dtype)
-        if self._by_winograd(weight.shape[3], window):
-            winograd.convolve(x, weight, bias, _corner(window), y)
-        else:
-            direct.convolve(x, weight, bias, window, y)
-        return y, (x, weight, window, groups)
+        return self._conv2d(x, weight, bias, window, False), (x, weight, window, groups)
 
     def conv2d_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         x, weight, window, groups = res
         dy = np.ascontiguousarray(dy)
-        if not _takes(x, weight, dy) or groups > 1 or window.dilation != (1, 1):
+        if not _convolves(window, groups, x, weight, dy):
             return super().conv2d_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        return *self._conv2d_gradients(dy, x, weight, window, need_dx, need_dw), self.channel_sum(dy) if need_db else None
+
+    def conv2d_relu(
+        self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
+    ) -> tuple[Array, Any]:
+        if not _convolves(window, groups, x, weight):
+            return super().conv2d_relu(x, weight, bias, window, groups)
+        y = self._conv2d(x, weight, bias, window, True)
+        return y, ((x, weight, window, groups), y)
+
+    def conv2d_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        (x, weight, window, groups), y = res
+        if not _convolves(window, groups, x, weight):
+            return super().conv2d_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        dz, db = elementwise.relu_gradient_and_sum(np.ascontiguousarray(dy), y)
+        gradients = self._conv2d_gradients(dz, x, weight, window, need_dx, need_dw)
+        return *gradients, db.astype(dz.dtype) if need_db else None
+
+    def _conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, relu: bool) -> Array:
+        y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=x.dtype)
+        if self._by_winograd(weight.shape[3], window):
+            winograd.convolve(x, weight, bias, _corner(window), y, relu)
+        else:
+            direct.convolve(x, weight, bias, window, y, relu)
+        return y
+
+    def _conv2d_gradients(
+        self, dy: Array, x: Array, weight: Array, window: Window, need_dx: bool, need_dw: bool
+    ) -> tuple[Array | None, Array | None]:
         dx = np.empty_like(x) if need_dx else None
         dw = np.empty_like(weight) if need_dw else None
         fast = self._by_winograd(weight.shape[3], window)
         if dx is not None:
-            top, left = _corner(window)
-            if fast and top < weight.shape[1] and left < weight.shape[2]:
-                r = weight.shape[1]
-                winograd.convolve(dy, weight, None, (r - 1 - top, r - 1 - left), dx, turned=True)
+            top, left = (weight.shape[axis] - 1 - before for axis, before in zip((1, 2), _corner(window), strict=True))
+            if fast and min(top, left) >= 0:
+                winograd.convolve(dy, weight, None, (top, left), dx, turned=True)
             else:
                 direct.input_gradient(dy, weight, window, dx)
         if dw is not None:
-            (winograd.filter_gradient(x, dy, _corner(window), dw) if fast else direct.filter_gradient(x, dy, window, dw))
-        return dx, dw, self._conv2d_db(dy) if need_db else None
+            if fast:
+                winograd.filter_gradient(x, dy, _corner(window), dw)
+            else:
+                direct.filter_gradient(x, dy, window, dw)
+        return dx, dw
+
+    def _by_winograd(self, channels: int, window: Window) -> bool:
+        return not self.precise and window.kernel in ((3, 3), (5, 5)) and window.stride == (1, 1) and channels >= 16
 
     def linear(self, x: Array, weight: Array, bias: Array | None) -> tuple[Array, Any]:
         if not _takes(x, weight):
             return super().linear(x, weight, bias)
-        y = np.empty((*x.shape[:-1], len(weight)), dtype=x.dtype)
-        direct.linear(x.reshape(-1, x.shape[-1]), weight, bias, y.reshape(-1, len(weight)))
-        return y, (x, weight)
+        return self._linear(x, weight, bias, False), (x, weight)
 
     def linear_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
@@ -64,6 +95,31 @@ class CompiledOps(NumpyOps):
         dy = np.ascontiguousarray(dy)
         if not _takes(x, weight, dy):
             return super().linear_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        return *self._linear_gradients(dy, x, weight, need_dx, need_dw), self.channel_sum(dy) if need_db else None
+
+    def linear_relu(self, x: Array, weight: Array, bias: Array | None) -> tuple[Array, Any]:
+        if not _takes(x, weight):
+            return super().linear_relu(x, weight, bias)
+        y = self._linear(x, weight, bias, True)
+        return y, ((x, weight), y)
+
+    def linear_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        (x, weight), y = res
+        if not _takes(x, weight):
+            return super().linear_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        dz, db = elementwise.relu_gradient_and_sum(np.ascontiguousarray(dy), y)
+        return *self._linear_gradients(dz, x, weight, need_dx, need_dw), db.astype(dz.dtype) if need_db else None
+
+    def _linear(self, x: Array, weight: Array, bias: Array | None, relu: bool) -> Array:
+        y = np.empty((*x.shape[:-1], len(weight)), dtype=x.dtype)
+        direct.linear(x.reshape(-1, x.shape[-1]), weight, bias, y.reshape(-1, len(weight)), relu)
+        return y
+
+    def _linear_gradients(
+        self, dy: Array, x: Array, weight: Array, need_dx: bool, need_dw: bool
+    ) -> tuple[Array | None, Array | None]:
         rows = dy.reshape(-1, dy.shape[-1])
         dx = np.empty_like(x) if need_dx else None
         dw = np.empty_like(weight) if need_dw else None
@@ -71,20 +127,102 @@ class CompiledOps(NumpyOps):
             direct.linear_input_gradient(rows, weight, dx.reshape(-1, x.shape[-1]))
         if dw is not None:
             direct.linear_weight_gradient(x.reshape(-1, x.shape[-1]), rows, dw)
-        return dx, dw, self.channel_sum(dy) if need_db else None
+        return dx, dw
 
-    def _by_winograd(self, channels: int, window: Window) -> bool:
-        kernel = window.kernel
-        return (
-            not self.precise
-            and kernel in ((3, 3), (5, 5))
-            and window.stride == (1, 1)
-            and channels >= 16
-        )
+    # channels
+
+    def channel_sum(self, a: Array) -> Array:
+        if not _takes(a):
+            return super().channel_sum(a)
+        return elementwise.channel_sum(a).astype(a.dtype)
+
+    def relu(self, x: Array) -> tuple[Array, Any]:
+        if not _takes(x):
+            return super().relu(x)
+        y = elementwise.relu(x)
+        return y, y
+
+    def relu_backward(self, dy: Array, res: Any) -> Array:
+        dy = np.ascontiguousarray(dy)
+        if res.dtype != dy.dtype or not _takes(dy, res):
+            return super().relu_backward(dy, res)
+        return elementwise.relu_gradient(dy, res)
+
+    # batch norm
+
+    def batch_norm(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array, Any]:
+        return self._batch_norm(x, weight, bias, eps, False, None) or super().batch_norm(x, weight, bias, eps)
+
+    def batch_norm_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        if not isinstance(res, _Normalised):
+            return super().batch_norm_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        return self._batch_norm_gradients(dy, res, need_dx)[:3]
+
+    def batch_norm_relu(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float, shortcut: Array | None = None
+    ) -> tuple[Array, Array, Array, Any]:
+        result = self._batch_norm(x, weight, bias, eps, True, shortcut)
+        return result or super().batch_norm_relu(x, weight, bias, eps, shortcut)
+
+    def batch_norm_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None, Array]:
+        if not isinstance(res, _Normalised):
+            return super().batch_norm_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        dx, dw, db, dz = self._batch_norm_gradients(dy, res, need_dx)
+        return dx, dw, db, dy if dz is None else dz
+
+    def _batch_norm(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool, shortcut: Array | None
+    ) -> tuple[Array, Array, Array, Any] | None:
+        """None where it is numpy's to do."""
+        if not _takes(x) or (shortcut is not None and not _takes(shortcut)):
+            return None
+        mean, var = norm.moments(x)
+        if not np.isfinite(var).all():  # squares too large for float32
+            return None
+        rstd = 1.0 / np.sqrt(var + eps)
+        scale = rstd if weight is None else rstd * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        y = norm.scale(x, scale, shift, relu, shortcut)
+        res = _Normalised(x, y if relu else None, mean, rstd, scale, shortcut is not None)
+        return y, mean.astype(x.dtype), var.astype(x.dtype), res
+
+    def _batch_norm_gradients(
+        self, dy: Array, res: _Normalised, need_dx: bool
+    ) -> tuple[Array | None, Array, Array, Array | None]:
+        dy = np.ascontiguousarray(dy)
+        x, y, mean, rstd, scale = res.x, res.y, res.mean, res.rstd, res.scale
+        db, dot = norm.gradient_sums(x, dy, y, mean)
+        dx = dz = None
+        if need_dx or res.shortcut:
+            count = x.size // x.shape[-1]
+            slope = -scale * rstd * rstd * dot / count
+            dx, dz = norm.gradient(x, dy, y, scale, slope, -scale * db / count - slope * mean, want_dz=res.shortcut)
+        return dx, (dot * rstd).astype(dy.dtype), db.astype(dy.dtype), dz
+
+
+class _Normalised(NamedTuple):
+    """What batch norm keeps: its input, its output where a ReLU made it, and per channel mean, 1 / std and scale."""
+
+    x: Array
+    y: Array | None
+    mean: Array
+    rstd: Array
+    scale: Array
+    shortcut: bool
 
 
 def _corner(window: Window) -> tuple[int, int]:
     return window.padding[0][0], window.padding[1][0]
+
+
+def _convolves(window: Window, groups: int, *arrays: Array) -> bool:
+    return groups == 1 and window.dilation == (1, 1) and _takes(*arrays)
 
 
 def _takes(*arrays: Array) -> bool:

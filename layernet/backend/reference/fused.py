@@ -1,0 +1,62 @@
+"""Neighbours computed by one kernel, where a device has one: here, one after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layernet.backend import Array
+from layernet.backend.reference.activation import ActivationOps
+from layernet.backend.reference.conv import ConvOps
+from layernet.backend.reference.norm import NormOps
+from layernet.backend.window import Window
+
+
+class FusedOps(ConvOps, NormOps, ActivationOps):
+    def conv2d_relu(
+        self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
+    ) -> tuple[Array, Any]:
+        """relu(conv2d(x))"""
+        y, res = self.conv2d(x, weight, bias, window, groups)
+        y, mask = self.relu(y)
+        return y, (res, mask)
+
+    def conv2d_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """(dx, dw, db)"""
+        inner, mask = res
+        dz = self.relu_backward(dy, mask)
+        return self.conv2d_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+
+    def linear_relu(self, x: Array, weight: Array, bias: Array | None) -> tuple[Array, Any]:
+        """relu(linear(x))"""
+        y, res = self.linear(x, weight, bias)
+        y, mask = self.relu(y)
+        return y, (res, mask)
+
+    def linear_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """(dx, dw, db)"""
+        inner, mask = res
+        dz = self.relu_backward(dy, mask)
+        return self.linear_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+
+    def batch_norm_relu(
+        self, x: Array, weight: Array | None, bias: Array | None, eps: float, shortcut: Array | None = None
+    ) -> tuple[Array, Array, Array, Any]:
+        """(relu(batch_norm(x) + shortcut), mean, var, res)"""
+        y, mean, var, res = self.batch_norm(x, weight, bias, eps)
+        if shortcut is not None:
+            y += shortcut
+        y, mask = self.relu(y)
+        return y, mean, var, (res, mask)
+
+    def batch_norm_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None, Array]:
+        """(dx, dweight, dbias, gradient of the shortcut)"""
+        inner, mask = res
+        dz = self.relu_backward(dy, mask)
+        dx, dw, db = self.batch_norm_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        return dx, dw, db, dz
