@@ -110,8 +110,8 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
     c_rows = row_table(np.arange(out_height * out_width) * outs * 4)
     slab = -(-padded_height * padded_width * ins * 4 // 64) * 64 + 256
     launch(
-        _convolve, address(x), b, address(out), 0 if bias is None else address(bias), int(relu), n, height, width, ins,
-        top, left, padded_height, padded_width, 0, address(a_rows), address(c_rows), out_height * out_width,
+        _convolve, x, b, out, bias, int(relu), n, height, width, ins,
+        top, left, padded_height, padded_width, 0, a_rows, c_rows, out_height * out_width,
         kh, kw * ins, pitch * 4, out_height * out_width * outs * 4, 0, outs,
         scratch("convolve", threads() * slab), slab, threads(),
     )  # fmt: skip
@@ -146,8 +146,8 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
         to = (np.arange(hs)[:, None] * down + h) * width + np.arange(ws) * right + w
         a_rows, c_rows = row_table(at * outs * 4), row_table(to * ins * 4)
         launch(
-            _convolve, address(dy), address(b_array), address(dx), 0, 0, n, out_height, out_width, outs,
-            top, left, padded_height, padded_width, 0, address(a_rows), address(c_rows), hs * ws,
+            _convolve, dy, b_array, dx, 0, 0, n, out_height, out_width, outs,
+            top, left, padded_height, padded_width, 0, a_rows, c_rows, hs * ws,
             len(row_taps), len(column_taps) * outs, pitch * 4, height * width * ins * 4, 0, ins,
             scratch("convolve", threads() * slab), slab, threads(),
         )  # fmt: skip
@@ -214,11 +214,11 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
     parts = scratch("parts", threads() * size * 4)
     a_rows, c_rows = row_table(np.arange(outs) * 4), row_table(np.arange(outs) * kh * kw * ins * 4)
     launch(
-        _filter_gradient, address(x), address(dy), parts, size * 4, n, height, width, ins, out_height, out_width, outs,
-        top, left, padded_height, padded_width, down, right, kh, kw, address(a_rows), address(c_rows),
+        _filter_gradient, x, dy, parts, size * 4, n, height, width, ins, out_height, out_width, outs,
+        top, left, padded_height, padded_width, down, right, kh, kw, a_rows, c_rows,
         scratch("convolve", threads() * slab), slab, threads(),
     )  # fmt: skip
-    launch(_add_parts, parts, size * 4, threads(), address(dw), dw.size, threads())
+    launch(_add_parts, parts, size * 4, threads(), dw, dw.size, threads())
 
 
 @Kernel
@@ -261,8 +261,8 @@ def _product(
     a_rows, c_rows = row_table(np.arange(rows) * a_row), row_table(np.arange(rows) * columns * 4)
     by_rows = rows // TILE_ROWS >= -(-columns // TILE_COLUMNS)
     launch(
-        _multiply, a, address(a_rows), a_inner, rows, b, panel_step, b_inner, depth, address(out), address(c_rows),
-        columns, 0 if bias is None else address(bias), int(relu), int(by_rows), threads(),
+        _multiply, a, a_rows, a_inner, rows, b, panel_step, b_inner, depth, out, c_rows,
+        columns, bias, int(relu), int(by_rows), threads(),
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def _relu(arguments, task):
 
 def relu(x: Array) -> Array:
     y = np.empty_like(x)
-    launch(_relu, address(x), x.size, address(y), threads())
+    launch(_relu, x, x.size, y, threads())
     return y
 
 
@@ -62,7 +62,7 @@ def relu_gradient(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0."""
     dz = np.empty_like(dy)
     view = Rows.of(dy)
-    launch(_relu_gradient, address(dy), address(y), view.rows, view.columns, address(dz), 0, threads())
+    launch(_relu_gradient, dy, y, view.rows, view.columns, dz, 0, threads())
     return dz
 
 
@@ -70,7 +70,7 @@ def channel_sum(a: Array) -> Array:
     """The sum over all but the last axis, in float64."""
     view = Rows.of(a)
     sums = np.zeros((threads(), view.columns), dtype=np.float32)
-    launch(_relu_gradient, address(a), 0, view.rows, view.columns, 0, address(sums), threads())
+    launch(_relu_gradient, a, 0, view.rows, view.columns, 0, sums, threads())
     return view.gather(sums)
 
 
@@ -79,7 +79,7 @@ def relu_gradient_and_sum(dy: Array, y: Array) -> tuple[Array, Array]:
     dz = np.empty_like(dy)
     view = Rows.of(dy)
     sums = np.zeros((threads(), view.columns), dtype=np.float32)
-    launch(_relu_gradient, address(dy), address(y), view.rows, view.columns, address(dz), address(sums), threads())
+    launch(_relu_gradient, dy, y, view.rows, view.columns, dz, sums, threads())
     return dz, view.gather(sums)
 
 
@@ -95,5 +95,5 @@ def _add(arguments, task):
 
 def add(a: Array, b: Array, relu: bool = False) -> Array:
     y = np.empty_like(a)
-    launch(_add, address(a), address(b), a.size, int(relu), address(y), threads())
+    launch(_add, a, b, a.size, int(relu), y, threads())
     return y

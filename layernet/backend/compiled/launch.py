@@ -46,10 +46,14 @@ class Routine(Kernel):
         self.signature = types.void(*[types.intp] * count)
 
 
-def launch(kernel: Kernel, *arguments: int, tasks: int = 0) -> None:
-    """Run the kernel's tasks side by side: one for each thread unless `tasks` says otherwise."""
-    packed = np.array(arguments, dtype=np.int64)
-    _side_by_side(kernel.address, packed.ctypes.data, tasks or threads())
+def launch(kernel: Kernel, *arguments: int | Array | None) -> None:
+    """Run the kernel's tasks side by side, one for each thread.
+
+    An array is passed by its address, and lives at least until all is done; None is passed as 0.
+    """
+    numbers = [a if isinstance(a, int) else 0 if a is None else address(a) for a in arguments]
+    packed = np.array(numbers, dtype=np.int64)
+    _side_by_side(kernel.address, packed.ctypes.data, threads())
 
 
 def threads() -> int:

@@ -141,7 +141,7 @@ def moments(x: Array) -> tuple[Array, Array]:
     view = Rows.of(x)
     pivot = x.reshape(-1, x.shape[-1])[0]
     sums = np.zeros((threads(), 2, view.columns), dtype=np.float32)
-    launch(_moments, address(x), view.rows, view.columns, address(view.spread(pivot)), address(sums), threads())
+    launch(_moments, x, view.rows, view.columns, view.spread(pivot), sums, threads())
     count = x.size // x.shape[-1]
     shifted, squares = view.gather(sums[:, 0]) / count, view.gather(sums[:, 1]) / count
     return pivot + shifted, np.maximum(squares - shifted * shifted, 0)
@@ -153,8 +153,8 @@ def scale(x: Array, scale: Array, shift: Array, relu: bool = False, shortcut: Ar
     y = np.empty_like(x)
     scales, shifts = view.spread(scale), view.spread(shift)
     launch(
-        _scale, address(x), view.rows, view.columns, address(scales), address(shifts),
-        0 if shortcut is None else address(shortcut), int(relu), address(y), threads(),
+        _scale, x, view.rows, view.columns, scales, shifts,
+        shortcut, int(relu), y, threads(),
     )  # fmt: skip
     return y
 
@@ -165,8 +165,8 @@ def gradient_sums(x: Array, dy: Array, y: Array | None, mean: Array) -> tuple[Ar
     sums = np.zeros((threads(), 2, view.columns), dtype=np.float32)
     means = view.spread(mean)
     launch(
-        _gradient_sums, address(x), address(dy), 0 if y is None else address(y), view.rows, view.columns,
-        address(means), address(sums), threads(),
+        _gradient_sums, x, dy, y, view.rows, view.columns,
+        means, sums, threads(),
     )  # fmt: skip
     return view.gather(sums[:, 0]), view.gather(sums[:, 1])
 
@@ -180,7 +180,7 @@ def gradient(
     dz = np.empty_like(x) if want_dz else None
     vectors: list[Any] = [view.spread(v) for v in (scale, slope, shift)]
     launch(
-        _gradient, address(x), address(dy), 0 if y is None else address(y), view.rows, view.columns,
-        *map(address, vectors), address(dx), 0 if dz is None else address(dz), threads(),
+        _gradient, x, dy, y, view.rows, view.columns,
+        *vectors, dx, dz, threads(),
     )  # fmt: skip
     return dx, dz

@@ -37,7 +37,7 @@ def transpose(matrix: Array, pitch: int, name: str = "transposed") -> int:
     """The address of matrix^T in scratch memory, its rows filled with zeros to `pitch` floats."""
     rows, columns = matrix.shape
     target = scratch(name, columns * pitch * 4)
-    launch(_transpose, address(matrix), rows, columns, target, pitch, threads())
+    launch(_transpose, matrix, rows, columns, target, pitch, threads())
     return target
 
 
@@ -58,7 +58,7 @@ def panels(matrix: Array, name: str = "panels") -> int:
     """The address of the matrix in panels of TILE_COLUMNS columns, in scratch memory."""
     rows, columns = matrix.shape
     target = scratch(name, rows * -(-columns // TILE_COLUMNS) * TILE_COLUMNS * 4)
-    launch(_panels, address(matrix), rows, columns, target, threads())
+    launch(_panels, matrix, rows, columns, target, threads())
     return target
 
 

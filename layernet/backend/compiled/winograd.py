@@ -355,9 +355,9 @@ def convolve(
     slab = -(-slab // 64) * 64
     a_rows, c_rows = _rows(rows, in_pitch, 0), _rows(rows, out_pitch, 0)
     launch(
-        _convolve, transform, a, address(x), u, u_step, address(out), 0 if bias is None else address(bias), int(relu),
+        _convolve, transform, a, x, u, u_step, out, bias, int(relu),
         n, height, width, ins, out_height, out_width, outs, *padding, block, panels, panel_width,
-        address(a_rows), address(c_rows), scratch("convolve", threads() * slab), slab, threads(),
+        a_rows, c_rows, scratch("convolve", threads() * slab), slab, threads(),
     )  # fmt: skip
 
 
@@ -392,11 +392,11 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     for begin in range(0, tiles, chunk):
         count = min(chunk, tiles - begin)
         launch(
-            _transform_both, transform, a, address(x), address(dy), n, height, width, ins, out_height, out_width, outs,
+            _transform_both, transform, a, x, dy, n, height, width, ins, out_height, out_width, outs,
             *padding, begin, count, v, v_step, z, z_step, spare, slab, threads(),
         )  # fmt: skip
         launch(
             _multiply_frequencies, a * a, count, ins, outs, v, v_step, z, z_step, du, du_pitch,
-            address(a_rows), address(c_rows), int(begin > 0), threads(),
+            a_rows, c_rows, int(begin > 0), threads(),
         )  # fmt: skip
-    launch(_transform_back, transform, a, r, ins, outs, du, du_pitch, address(dw), spare, threads())
+    launch(_transform_back, transform, a, r, ins, outs, du, du_pitch, dw, spare, threads())

@@ -11,7 +11,7 @@ from layernet.backend.reference.norm import NormOps
 from layernet.backend.window import Window
 
 
-class FusedOps(ConvOps, NormOps, ActivationOps):
+class FusedOps(ActivationOps, ConvOps, NormOps):
     def conv2d_relu(
         self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
     ) -> tuple[Array, Any]:
