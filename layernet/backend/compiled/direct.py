@@ -16,6 +16,7 @@ from layernet.backend.compiled.launch import Kernel, address, launch, scratch, s
 from layernet.backend.compiled.pack import panels, transpose
 from layernet.backend.compiled.simd import (
     LANES,
+    NARROW_ROWS,
     TILE_COLUMNS,
     TILE_ROWS,
     load,
@@ -35,7 +36,7 @@ def pitch_of(columns: int) -> int:
     return width + LANES if width % 512 == 0 else width
 
 
-def row_table(offsets: Array, spare: int = 2 * TILE_ROWS) -> Array:
+def row_table(offsets: Array, spare: int = max(TILE_ROWS, NARROW_ROWS)) -> Array:
     """Byte offsets of rows, the last repeated: a register tile may take more than there are."""
     offsets = np.asarray(offsets, dtype=np.int64).ravel()
     return np.concatenate([offsets, np.full(spare, offsets[-1] if len(offsets) else 0)])
@@ -79,7 +80,7 @@ def _convolve(arguments, task):
         for column in range(0, outs, TILE_COLUMNS):
             start = bias + column * 4 if bias else 0
             if outs <= LANES:
-                for i in range(0, places, 2 * TILE_ROWS):
+                for i in range(0, places, NARROW_ROWS):
                     narrow_tile(
                         image + base, a_rows + i * 8, padded_width * ins * 4, 4, b, inner * b_inner, b_inner,
                         outer, inner, y + n * y_image + c_base, c_rows + i * 8, start, outs, relu,

@@ -41,6 +41,9 @@ TILE_COLUMNS = 2 * LANES
 TILE_ROWS = 12 if LANES == 16 else 6 if LANES == 8 else 4
 """Rows of the register tile: as many as leave registers for the other operands."""
 
+NARROW_ROWS = 12
+"""Rows of the narrow tile: enough sums at a time to hide how long each takes, few enough for their addresses."""
+
 _FLOAT = ir.FloatType()
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
@@ -384,8 +387,8 @@ which the first `columns` are stored. A's row i begins at a + a_rows[i], C's at 
 strides are bytes. `start` is 0, -1 for what C holds, or the address of a row of biases; `relu` not 0 stores max(C, 0).
 """
 
-narrow_tile = _tile(2 * TILE_ROWS, 1)
-"""The same with twice the rows and half the columns: for weights of few output channels."""
+narrow_tile = _tile(NARROW_ROWS, 1)
+"""The same with NARROW_ROWS rows and half the columns: for weights of few output channels."""
 
 
 def transform(matrix):

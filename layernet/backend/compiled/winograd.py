@@ -16,11 +16,11 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled import simd
-from layernet.backend.compiled.launch import Kernel, Routine, address, launch, scratch, split, threads, unpack
-from layernet.backend.compiled.pack import transpose
+from layernet.backend.compiled.launch import Kernel, Routine, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.simd import (
     BYTES,
     LANES,
+    NARROW_ROWS,
     TILE_COLUMNS,
     TILE_ROWS,
     load,
@@ -32,6 +32,7 @@ from layernet.backend.compiled.simd import (
     store,
     store_first,
     tile,
+    transpose_square,
 )
 
 
@@ -141,25 +142,65 @@ _M = 4
 
 @Kernel
 def _transform_filters(arguments, task):
-    """U[f, panel, k, :] = G w G^T for every k, in panels of columns; a last, partly filled vector is copied first."""
-    (transform, a, r, w, step, row, column, depth, width, u, u_step, panels, panel_width, slab, tasks) = unpack(
-        arguments, 15
-    )
+    """U[f, panel, out, :] = G w G^T of the turned filters for every out, in panels over `in`: what makes dx of dy.
+
+    A last, partly filled vector is copied first.
+    """
+    (transform, a, r, w, ins, outs, u, u_step, panels, panel_width, slab, tasks) = unpack(arguments, 12)
     spare = slab + task * r * r * BYTES
-    first, last = split(panels * depth, task, tasks)
+    column = -ins * 4
+    first, last = split(panels * outs, task, tasks)
     for line in range(first, last):
-        panel, k = divmod(line, depth)
+        panel, o = divmod(line, outs)
         for v in range(0, panel_width, LANES):
             target = u + (line * panel_width + v) * 4
             c = panel * panel_width + v
-            source = w + k * step + c * 4
-            if c + LANES <= width:
-                simd.run(transform, FILTER, source, row, column, target, a * u_step, u_step, 1)
+            source = w + (o * r * r + r * r - 1) * ins * 4 + c * 4
+            if c + LANES <= ins:
+                simd.run(transform, FILTER, source, r * column, column, target, a * u_step, u_step, 1)
             else:
-                for i in range(r):
-                    for j in range(r):
-                        store(spare + (i * r + j) * BYTES, load_first(source + i * row + j * column, width - c))
+                for i in range(r * r):
+                    store(spare + i * BYTES, load_first(source + i * column, ins - c))
                 simd.run(transform, FILTER, spare, r * BYTES, BYTES, target, a * u_step, u_step, 1)
+
+
+@Kernel
+def _transform_filters_crosswise(arguments, task):
+    """U[f, panel, in, :] = G w G^T for every `in`, in panels over `out`: what makes y of x.
+
+    The filters have `in` side by side, and so have their transforms: those of LANES filters at a time are transposed.
+    """
+    (transform, a, r, w, ins, outs, u, u_step, panels, panel_width, slab, slab_size, tasks) = unpack(arguments, 13)
+    spare = slab + task * slab_size
+    square = spare + r * r * BYTES
+    turned = square + LANES * BYTES
+    step = LANES * BYTES + 64
+    zero = splat(np.float32(0))
+    in_blocks = (ins + LANES - 1) // LANES
+    first, last = split(in_blocks * panels * panel_width // LANES, task, tasks)
+    for block in range(first, last):
+        o0, c = block // in_blocks * LANES, block % in_blocks * LANES
+        for o in range(LANES):
+            source = w + ((o0 + o) * r * r * ins + c) * 4
+            if o0 + o >= outs:
+                for f in range(a * a):
+                    store(turned + f * step + o * BYTES, zero)
+            elif c + LANES <= ins:
+                simd.run(
+                    transform, FILTER, source, r * ins * 4, ins * 4, turned + o * BYTES, a * step, step, 1
+                )  # fmt: skip
+            else:
+                for i in range(r * r):
+                    store(spare + i * BYTES, load_first(source + i * ins * 4, ins - c))
+                simd.run(transform, FILTER, spare, r * BYTES, BYTES, turned + o * BYTES, a * step, step, 1)
+        target = u + (o0 // panel_width * ins * panel_width + c * panel_width + o0 % panel_width) * 4
+        for f in range(a * a):
+            if c + LANES <= ins:
+                transpose_square(turned + f * step, BYTES, target + f * u_step, panel_width * 4)
+            else:
+                transpose_square(turned + f * step, BYTES, square, BYTES)
+                for k in range(ins - c):
+                    store(target + f * u_step + k * panel_width * 4, load(square + k * BYTES))
 
 
 @njit(inline="always")
@@ -207,7 +248,7 @@ def _convolve(arguments, task):
     v = spare + a * a * in_pitch
     products = v + a * a * v_step
     finished = products + a * a * m_step
-    rows = TILE_ROWS if panel_width == TILE_COLUMNS else 2 * TILE_ROWS
+    rows = TILE_ROWS if panel_width == TILE_COLUMNS else NARROW_ROWS
     down, across = (out_height + _M - 1) // _M, (out_width + _M - 1) // _M
     zero = splat(np.float32(0))
     floor = zero if relu else splat(np.float32(-np.inf))
@@ -282,14 +323,14 @@ def _transform_both(arguments, task):
 @Kernel
 def _multiply_frequencies(arguments, task):
     """dU[f] = or += Z[f]^T V[f] for a share of the frequencies."""
-    (frequencies, count, ins, outs, v, v_step, z, z_step, du, du_pitch, a_rows, c_rows, onto, tasks) = unpack(
-        arguments, 14
-    )
+    (
+        frequencies, count, ins, outs, v, v_step, z, z_step, du, du_step, a_rows, c_rows, onto, tasks,
+    ) = unpack(arguments, 14)  # fmt: skip
     in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
     start = -1 if onto else 0
     first, last = split(frequencies, task, tasks)
     for f in range(first, last):
-        target = du + f * outs * du_pitch
+        target = du + f * du_step
         for c in range(0, ins, TILE_COLUMNS):
             for o in range(0, outs, TILE_ROWS):
                 tile(
@@ -301,15 +342,41 @@ def _multiply_frequencies(arguments, task):
 @Kernel
 def _transform_back(arguments, task):
     """dw = G^T dU G for a share of the filters."""
-    (transform, a, r, ins, outs, du, du_pitch, dw, slab, tasks) = unpack(arguments, 10)
+    (transform, a, r, ins, outs, du, du_pitch, du_step, dw, slab, tasks) = unpack(arguments, 11)
     spare = slab + task * r * r * BYTES
     first, last = split(outs, task, tasks)
-    step = outs * du_pitch
     for o in range(first, last):
         for c in range(0, ins, LANES):
-            simd.run(transform, GATHER, du + o * du_pitch + c * 4, a * step, step, spare, r * BYTES, BYTES, 1)
+            simd.run(transform, GATHER, du + o * du_pitch + c * 4, a * du_step, du_step, spare, r * BYTES, BYTES, 1)
             for i in range(r * r):
                 store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
+
+
+@Kernel
+def _multiply_and_transform_back(arguments, task):
+    """dw for a share of the squares of filters and channels; with few tiles, dU need not leave the cache."""
+    (
+        transform, a, r, count, ins, outs, v, v_step, z, z_step, dw, a_rows, c_rows, slab, slab_size, tasks,
+    ) = unpack(arguments, 16)  # fmt: skip
+    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    spare = slab + task * slab_size
+    square = spare + r * r * BYTES
+    square_step = TILE_ROWS * TILE_COLUMNS * 4 + 64
+    columns = (ins + TILE_COLUMNS - 1) // TILE_COLUMNS
+    first, last = split((outs + TILE_ROWS - 1) // TILE_ROWS * columns, task, tasks)
+    for block in range(first, last):
+        o0, c0 = block // columns * TILE_ROWS, block % columns * TILE_COLUMNS
+        for f in range(a * a):
+            tile(
+                z + f * z_step, a_rows + o0 * 8, 0, out_pitch, v + f * v_step + c0 * 4, 0, in_pitch, 1, count,
+                square + f * square_step, c_rows, 0, TILE_COLUMNS, 0,
+            )  # fmt: skip
+        for o in range(o0, min(o0 + TILE_ROWS, outs)):
+            for c in range(c0, min(c0 + TILE_COLUMNS, ins), LANES):
+                source = square + (o - o0) * TILE_COLUMNS * 4 + (c - c0) * 4
+                simd.run(transform, GATHER, source, a * square_step, square_step, spare, r * BYTES, BYTES, 1)
+                for i in range(r * r):
+                    store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
 
 
 def _panels(width: int) -> tuple[int, int]:
@@ -339,16 +406,17 @@ def convolve(
     panels, panel_width = _panels(outs)
     u_step = panels * ins * panel_width * 4 + 64  # off the powers of two, where all frequencies would meet in one set
     u = scratch("u", a * a * u_step)
-    spare = scratch("convolve", threads() * r * r * BYTES)
     if turned:
-        last = address(filters) + (r * r - 1) * outs * 4
-        source = (last, r * r * outs * 4, -r * outs * 4, -outs * 4, ins, outs)
+        spare = scratch("convolve", threads() * r * r * BYTES)
+        launch(_transform_filters, transform, a, r, filters, outs, ins, u, u_step, panels, panel_width, spare, threads())
     else:
-        pitch = panels * panel_width + LANES
-        flat = transpose(filters.reshape(outs, -1), pitch)
-        source = (flat, pitch * 4, r * ins * pitch * 4, ins * pitch * 4, ins, panels * panel_width)
-    launch(_transform_filters, transform, a, r, *source, u, u_step, panels, panel_width, spare, threads())
-    rows = TILE_ROWS if panel_width == TILE_COLUMNS else 2 * TILE_ROWS
+        room = (r * r + LANES) * BYTES + a * a * (LANES * BYTES + 64)
+        spare = scratch("convolve", threads() * room)
+        launch(
+            _transform_filters_crosswise, transform, a, r, filters, ins, outs, u, u_step, panels, panel_width,
+            spare, room, threads(),
+        )  # fmt: skip
+    rows = TILE_ROWS if panel_width == TILE_COLUMNS else NARROW_ROWS
     in_pitch, out_pitch = -(-ins // LANES) * BYTES, panels * panel_width * 4
     block = max(rows, min(BLOCK_ROWS, BLOCK_BYTES // (a * a * (in_pitch + out_pitch))) // rows * rows)
     slab = a * a * (in_pitch + block * (in_pitch + out_pitch) + 128) + _M * _M * out_pitch
@@ -366,6 +434,9 @@ BLOCK_BYTES = 600_000
 
 BLOCK_ROWS = 96
 
+FEW_TILES = 96
+"""Up to so many tiles in all, a dU that would not fit the cache is never made: dw is found square by square."""
+
 CHUNK_BYTES = 8 << 20
 """What a chunk of transformed tiles takes for the gradient of the filters: it should stay in the level-3 cache."""
 
@@ -379,13 +450,15 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     transform = TRANSFORMS[r].address
     in_pitch, out_pitch = -(-ins // LANES) * BYTES, -(-outs // LANES) * BYTES
     tiles = n * -(-out_height // _M) * -(-out_width // _M)
-    chunk = min(tiles, max(64, CHUNK_BYTES // (a * a * (in_pitch + out_pitch))))
+    chunk = min(tiles, max(FEW_TILES, CHUNK_BYTES // (a * a * (in_pitch + out_pitch))))
     chunk = -(-tiles // -(-tiles // chunk))  # of equal size
     v_step, z_step = chunk * in_pitch + 64, chunk * out_pitch + 64
     du_pitch = -(-ins // TILE_COLUMNS) * TILE_COLUMNS * 4
     v = scratch("chunk", a * a * (v_step + z_step))
     z = v + a * a * v_step
-    du = scratch("u", a * a * outs * du_pitch)
+    du_step = outs * du_pitch + 64
+    at_once = tiles <= FEW_TILES and a * a * du_step > CHUNK_BYTES
+    du = 0 if at_once else scratch("u", a * a * du_step)
     slab = a * a * max(in_pitch, out_pitch)
     spare = scratch("convolve", threads() * slab)
     a_rows, c_rows = _rows(outs, 4, TILE_ROWS), _rows(outs, du_pitch, TILE_ROWS)
@@ -395,8 +468,16 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
             _transform_both, transform, a, x, dy, n, height, width, ins, out_height, out_width, outs,
             *padding, begin, count, v, v_step, z, z_step, spare, slab, threads(),
         )  # fmt: skip
+        if at_once:
+            room = (r * r * BYTES + a * a * (TILE_ROWS * TILE_COLUMNS * 4 + 64)) // 64 * 64 + 64
+            c_rows = _rows(TILE_ROWS, TILE_COLUMNS * 4, 0)
+            launch(
+                _multiply_and_transform_back, transform, a, r, count, ins, outs, v, v_step, z, z_step, dw,
+                a_rows, c_rows, scratch("convolve", threads() * room), room, threads(),
+            )  # fmt: skip
+            return
         launch(
-            _multiply_frequencies, a * a, count, ins, outs, v, v_step, z, z_step, du, du_pitch,
+            _multiply_frequencies, a * a, count, ins, outs, v, v_step, z, z_step, du, du_step,
             a_rows, c_rows, int(begin > 0), threads(),
         )  # fmt: skip
-    launch(_transform_back, transform, a, r, ins, outs, du, du_pitch, dw, spare, threads())
+    launch(_transform_back, transform, a, r, ins, outs, du, du_pitch, du_step, dw, spare, threads())
