@@ -140,67 +140,84 @@ TRANSFORMS = {3: Routine(_transform43, 8), 5: Routine(_transform45, 8)}
 _M = 4
 
 
-@Kernel
-def _transform_filters(arguments, task):
-    """U[f, panel, out, :] = G w G^T of the turned filters for every out, in panels over `in`: what makes dx of dy.
+@njit
+def _turned_filters(transform, a, r, w, ins, first, last, c, target, u_step, panel_width, spare):
+    """U[f, out, c..] = G w G^T of the turned filters `first` to before `last`, a panel from channel c on.
 
     A last, partly filled vector is copied first.
     """
-    (transform, a, r, w, ins, outs, u, u_step, panels, panel_width, slab, tasks) = unpack(arguments, 12)
-    spare = slab + task * r * r * BYTES
     column = -ins * 4
-    first, last = split(panels * outs, task, tasks)
-    for line in range(first, last):
-        panel, o = divmod(line, outs)
+    for o in range(first, last):
         for v in range(0, panel_width, LANES):
-            target = u + (line * panel_width + v) * 4
-            c = panel * panel_width + v
-            source = w + (o * r * r + r * r - 1) * ins * 4 + c * 4
-            if c + LANES <= ins:
-                simd.run(transform, FILTER, source, r * column, column, target, a * u_step, u_step, 1)
+            to = target + ((o - first) * panel_width + v) * 4
+            source = w + (o * r * r + r * r - 1) * ins * 4 + (c + v) * 4
+            if c + v + LANES <= ins:
+                simd.run(transform, FILTER, source, r * column, column, to, a * u_step, u_step, 1)
             else:
                 for i in range(r * r):
-                    store(spare + i * BYTES, load_first(source + i * column, ins - c))
-                simd.run(transform, FILTER, spare, r * BYTES, BYTES, target, a * u_step, u_step, 1)
+                    store(spare + i * BYTES, load_first(source + i * column, ins - c - v))
+                simd.run(transform, FILTER, spare, r * BYTES, BYTES, to, a * u_step, u_step, 1)
 
 
-@Kernel
-def _transform_filters_crosswise(arguments, task):
-    """U[f, panel, in, :] = G w G^T for every `in`, in panels over `out`: what makes y of x.
+@njit
+def _crosswise_filters(transform, a, r, w, ins, outs, o0, c, target, u_step, panel_width, spare):
+    """U[f, c.., o0..] = G w G^T for a square of LANES channels and LANES filters.
 
-    The filters have `in` side by side, and so have their transforms: those of LANES filters at a time are transposed.
+    The filters have their channels side by side, and so have the transforms; the product wants filters side by side.
     """
-    (transform, a, r, w, ins, outs, u, u_step, panels, panel_width, slab, slab_size, tasks) = unpack(arguments, 13)
-    spare = slab + task * slab_size
     square = spare + r * r * BYTES
     turned = square + LANES * BYTES
     step = LANES * BYTES + 64
     zero = splat(np.float32(0))
-    in_blocks = (ins + LANES - 1) // LANES
-    first, last = split(in_blocks * panels * panel_width // LANES, task, tasks)
+    for o in range(LANES):
+        source = w + ((o0 + o) * r * r * ins + c) * 4
+        to = turned + o * BYTES
+        if o0 + o >= outs:
+            for f in range(a * a):
+                store(to + f * step, zero)
+        elif c + LANES <= ins:
+            simd.run(transform, FILTER, source, r * ins * 4, ins * 4, to, a * step, step, 1)
+        else:
+            for i in range(r * r):
+                store(spare + i * BYTES, load_first(source + i * ins * 4, ins - c))
+            simd.run(transform, FILTER, spare, r * BYTES, BYTES, to, a * step, step, 1)
+    for f in range(a * a):
+        if c + LANES <= ins:
+            transpose_square(turned + f * step, BYTES, target + f * u_step, panel_width * 4)
+        else:
+            transpose_square(turned + f * step, BYTES, square, BYTES)
+            for k in range(ins - c):
+                store(target + f * u_step + k * panel_width * 4, load(square + k * BYTES))
+
+
+def _filter_room(a: int, r: int) -> int:
+    """Bytes that these two take to work in."""
+    return (r * r + LANES) * BYTES + a * a * (LANES * BYTES + 64)
+
+
+@Kernel
+def _transform_filters(arguments, task):
+    """U[f, panel, k, :] for a share of the panels and k; k counts filters where they are turned, else channels."""
+    (transform, a, r, w, ins, outs, turned, u, u_step, panels, panel_width, slab, slab_size, tasks) = unpack(
+        arguments, 14
+    )
+    spare = slab + task * slab_size
+    depth = outs if turned else ins
+    blocks = (depth + LANES - 1) // LANES
+    first, last = split(panels * blocks, task, tasks)
     for block in range(first, last):
-        o0, c = block // in_blocks * LANES, block % in_blocks * LANES
-        for o in range(LANES):
-            source = w + ((o0 + o) * r * r * ins + c) * 4
-            if o0 + o >= outs:
-                for f in range(a * a):
-                    store(turned + f * step + o * BYTES, zero)
-            elif c + LANES <= ins:
-                simd.run(
-                    transform, FILTER, source, r * ins * 4, ins * 4, turned + o * BYTES, a * step, step, 1
-                )  # fmt: skip
-            else:
-                for i in range(r * r):
-                    store(spare + i * BYTES, load_first(source + i * ins * 4, ins - c))
-                simd.run(transform, FILTER, spare, r * BYTES, BYTES, turned + o * BYTES, a * step, step, 1)
-        target = u + (o0 // panel_width * ins * panel_width + c * panel_width + o0 % panel_width) * 4
-        for f in range(a * a):
-            if c + LANES <= ins:
-                transpose_square(turned + f * step, BYTES, target + f * u_step, panel_width * 4)
-            else:
-                transpose_square(turned + f * step, BYTES, square, BYTES)
-                for k in range(ins - c):
-                    store(target + f * u_step + k * panel_width * 4, load(square + k * BYTES))
+        panel, k = block // blocks, block % blocks * LANES
+        target = u + (panel * depth + k) * panel_width * 4
+        if turned:
+            end = min(k + LANES, outs)
+            _turned_filters(
+                transform, a, r, w, ins, k, end, panel * panel_width, target, u_step, panel_width, spare
+            )  # fmt: skip
+        else:
+            for v in range(0, panel_width, LANES):
+                _crosswise_filters(
+                    transform, a, r, w, ins, outs, panel * panel_width + v, k, target + v * 4, u_step, panel_width, spare
+                )
 
 
 @njit(inline="always")
@@ -232,6 +249,29 @@ def _spread_window(transform, which, size, image, top, left, height, width, chan
                     store(to + c * 4, zero)
     pitch = vectors * BYTES
     simd.run(transform, which, spare, size * pitch, pitch, target, a * frequency, frequency, vectors)
+
+
+@njit
+def _finish(transform, a, products, m_step, index, y, bias, floor, out_height, out_width, outs, begin, end, spare):
+    """Transform a tile's products back and store what lies in the image, for channels `begin` to before `end`."""
+    n, i, j = _place(index, (out_height + _M - 1) // _M, (out_width + _M - 1) // _M, _M)
+    vectors = (end - begin + LANES - 1) // LANES
+    simd.run(
+        transform, OUTPUT, products, a * m_step, m_step, spare, _M * vectors * BYTES, vectors * BYTES, vectors
+    )  # fmt: skip
+    for p in range(min(_M, out_height - i)):
+        for q in range(min(_M, out_width - j)):
+            source = spare + (p * _M + q) * vectors * BYTES
+            target = y + ((n * out_height + i + p) * out_width + j + q) * outs * 4
+            for c in range(begin, end, LANES):
+                value = load(source + (c - begin) * 4)
+                if bias:
+                    value = value + load_first(bias + c * 4, end - c)
+                value = maximum(floor, value)
+                if c + LANES <= end:
+                    store(target + c * 4, value)
+                else:
+                    store_first(target + c * 4, value, end - c)
 
 
 @Kernel
@@ -277,25 +317,69 @@ def _convolve(arguments, task):
                             c + t * out_pitch, c_rows, 0, panel_width, 0,
                         )  # fmt: skip
         for t in range(count):
-            n, i, j = _place(begin + t, down, across, _M)
-            vectors = (outs + LANES - 1) // LANES
-            simd.run(
-                transform, OUTPUT, products + t * out_pitch, a * m_step, m_step, finished,
-                _M * vectors * BYTES, vectors * BYTES, vectors,
+            _finish(
+                transform, a, products + t * out_pitch, m_step, begin + t, y, bias, floor,
+                out_height, out_width, outs, 0, outs, finished,
             )  # fmt: skip
-            for p in range(min(_M, out_height - i)):
-                for q in range(min(_M, out_width - j)):
-                    source = finished + (p * _M + q) * vectors * BYTES
-                    target = y + ((n * out_height + i + p) * out_width + j + q) * outs * 4
-                    for c in range(0, outs, LANES):
-                        value = load(source + c * 4)
-                        if bias:
-                            value = value + load_first(bias + c * 4, outs - c)
-                        value = maximum(floor, value)
-                        if c + LANES <= outs:
-                            store(target + c * 4, value)
-                        else:
-                            store_first(target + c * 4, value, outs - c)
+
+
+@Kernel
+def _transform_inputs(arguments, task):
+    """V = B^T x B for a share of all tiles."""
+    (transform, a, x, height, width, ins, down, across, top, left, tiles, v, v_step, slab, slab_size, tasks) = unpack(
+        arguments, 16
+    )
+    pitch = (ins + LANES - 1) // LANES * BYTES
+    first, last = split(tiles, task, tasks)
+    for t in range(first, last):
+        n, i, j = _place(t, down, across, _M)
+        image = x + n * height * width * ins * 4
+        _spread_window(
+            transform, INPUT, a, image, i - top, j - left, height, width, ins, slab + task * slab_size,
+            v + t * pitch, v_step, a,
+        )  # fmt: skip
+
+
+@Kernel
+def _convolve_panels(arguments, task):
+    """y for a share of the panels of output channels, all tiles at once; filters are transformed as they are used."""
+    (
+        transform, a, r, w, turned, v, v_step, y, bias, relu, tiles, ins, out_height, out_width, outs,
+        panels, depth_block, a_rows, c_rows, m_step, slab, slab_size, tasks,
+    ) = unpack(arguments, 23)  # fmt: skip
+    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, TILE_COLUMNS * 4
+    u = slab + task * slab_size
+    u_step = depth_block * TILE_COLUMNS * 4 + 64
+    products = u + a * a * u_step
+    spare = products + a * a * m_step
+    zero = splat(np.float32(0))
+    floor = zero if relu else splat(np.float32(-np.inf))
+    first, last = split(panels, task, tasks)
+    for panel in range(first, last):
+        column = panel * TILE_COLUMNS
+        for k in range(0, ins, depth_block):
+            end = min(k + depth_block, ins)
+            if turned:
+                _turned_filters(transform, a, r, w, outs, k, end, column, u, u_step, TILE_COLUMNS, spare)
+            else:
+                for c in range(k, end, LANES):
+                    for o in range(0, TILE_COLUMNS, LANES):
+                        to = u + ((c - k) * TILE_COLUMNS + o) * 4
+                        _crosswise_filters(
+                            transform, a, r, w, ins, outs, column + o, c, to, u_step, TILE_COLUMNS, spare
+                        )  # fmt: skip
+            start = -1 if k else 0
+            for f in range(a * a):
+                for t in range(0, tiles, TILE_ROWS):
+                    tile(
+                        v + f * v_step + t * in_pitch + k * 4, a_rows, 0, 4, u + f * u_step, 0, TILE_COLUMNS * 4,
+                        1, end - k, products + f * m_step + t * out_pitch, c_rows, start, TILE_COLUMNS, 0,
+                    )  # fmt: skip
+        for t in range(tiles):
+            _finish(
+                transform, a, products + t * out_pitch, m_step, t, y, bias, floor,
+                out_height, out_width, outs, column, min(column + TILE_COLUMNS, outs), spare,
+            )  # fmt: skip
 
 
 @Kernel
@@ -404,18 +488,19 @@ def convolve(
     a = _M + r - 1
     transform = TRANSFORMS[r].address
     panels, panel_width = _panels(outs)
+    down, across = -(-out_height // _M), -(-out_width // _M)
+    tiles = n * down * across
+    if tiles <= PANEL_TILES and a * a * panels * ins * panel_width * 4 > CHUNK_BYTES // 2:
+        _by_panels(x, filters, bias, padding, out, relu, turned)
+        return
     u_step = panels * ins * panel_width * 4 + 64  # off the powers of two, where all frequencies would meet in one set
     u = scratch("u", a * a * u_step)
-    if turned:
-        spare = scratch("convolve", threads() * r * r * BYTES)
-        launch(_transform_filters, transform, a, r, filters, outs, ins, u, u_step, panels, panel_width, spare, threads())
-    else:
-        room = (r * r + LANES) * BYTES + a * a * (LANES * BYTES + 64)
-        spare = scratch("convolve", threads() * room)
-        launch(
-            _transform_filters_crosswise, transform, a, r, filters, ins, outs, u, u_step, panels, panel_width,
-            spare, room, threads(),
-        )  # fmt: skip
+    room = _filter_room(a, r)
+    of_filters = (outs, ins, 1) if turned else (ins, outs, 0)
+    launch(
+        _transform_filters, transform, a, r, filters, *of_filters, u, u_step, panels, panel_width,
+        scratch("convolve", threads() * room), room, threads(),
+    )  # fmt: skip
     rows = TILE_ROWS if panel_width == TILE_COLUMNS else NARROW_ROWS
     in_pitch, out_pitch = -(-ins // LANES) * BYTES, panels * panel_width * 4
     block = max(rows, min(BLOCK_ROWS, BLOCK_BYTES // (a * a * (in_pitch + out_pitch))) // rows * rows)
@@ -428,6 +513,40 @@ def convolve(
         a_rows, c_rows, scratch("convolve", threads() * slab), slab, threads(),
     )  # fmt: skip
 
+
+def _by_panels(
+    x: Array, filters: Array, bias: Array | None, padding: tuple[int, int], out: Array, relu: bool, turned: bool
+) -> None:
+    """`convolve` with many filters and few tiles: it is the tiles that all stay in the cache, not the filters."""
+    n, height, width, ins = x.shape
+    out_height, out_width, outs = out.shape[1:]
+    r = filters.shape[1]
+    a = _M + r - 1
+    transform = TRANSFORMS[r].address
+    down, across = -(-out_height // _M), -(-out_width // _M)
+    tiles = n * down * across
+    in_pitch = -(-ins // LANES) * BYTES
+    v_step = (tiles + TILE_ROWS) * in_pitch + 64
+    v = scratch("chunk", a * a * v_step)
+    window = a * a * in_pitch
+    launch(
+        _transform_inputs, transform, a, x, height, width, ins, down, across, *padding, tiles, v, v_step,
+        scratch("convolve", threads() * window), window, threads(),
+    )  # fmt: skip
+    depth_block = 64
+    m_step = (tiles + TILE_ROWS) * TILE_COLUMNS * 4 + 64
+    slab = a * a * (depth_block * TILE_COLUMNS * 4 + 64 + m_step) + _filter_room(a, r)
+    slab = -(-slab // 64) * 64
+    a_rows, c_rows = _rows(TILE_ROWS, in_pitch, 0), _rows(TILE_ROWS, TILE_COLUMNS * 4, 0)
+    launch(
+        _convolve_panels, transform, a, r, filters, int(turned), v, v_step, out, bias, int(relu), tiles, ins,
+        out_height, out_width, outs, -(-outs // TILE_COLUMNS), depth_block, a_rows, c_rows, m_step,
+        scratch("convolve", threads() * slab), slab, threads(),
+    )  # fmt: skip
+
+
+PANEL_TILES = 512
+"""Up to so many tiles in all, many filters are taken a panel at a time."""
 
 BLOCK_BYTES = 600_000
 """What a block of transformed tiles takes, inputs and outputs: it should stay in the level-2 cache."""
