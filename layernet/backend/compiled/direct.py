@@ -21,6 +21,7 @@ from layernet.backend.compiled.simd import (
     TILE_ROWS,
     load,
     load_first,
+    load_int,
     narrow_tile,
     splat,
     store,
@@ -100,6 +101,9 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
     out_height, out_width, outs = out.shape[1:]
     (kh, kw), (down, right) = window.kernel, window.stride
     (top, bottom), (left, after) = window.padding
+    if _small(window, out_height * out_width):
+        linear(columns_of(x, window, (out_height, out_width)), weight.reshape(outs, -1), bias, out.reshape(-1, outs), relu)
+        return
     pitch = pitch_of(outs)
     b = transpose(weight.reshape(outs, -1), pitch)
     if (kh, kw, down, right) == (1, 1, 1, 1) and not (top or left or bottom or after):
@@ -118,6 +122,19 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
     )  # fmt: skip
 
 
+@Kernel
+def _pack_taps(arguments, task):
+    """B (taps, out, in) from weight (out, all taps, in), rows filled with zeros to the pitch; `taps`: byte offsets."""
+    (w, outs, filter_bytes, ins, taps, count, b, pitch, tasks) = unpack(arguments, 9)
+    first, last = split(outs, task, tasks)
+    for o in range(first, last):
+        for t in range(count):
+            source = w + o * filter_bytes + load_int(taps + t * 8)
+            target = b + (t * outs + o) * pitch * 4
+            for c in range(0, pitch, LANES):
+                store(target + c * 4, load_first(source + c * 4, max(0, ins - c)))
+
+
 def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
     """dx (N, H, W, in) from dy (N, H', W', out), weight (out, kh, kw, in); without dilation.
 
@@ -126,6 +143,11 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
     """
     n, out_height, out_width, outs = dy.shape
     height, width, ins = dx.shape[1:]
+    if _small(window, out_height * out_width):
+        columns = np.empty((n * out_height * out_width, weight[0].size), dtype=np.float32)
+        linear_input_gradient(dy.reshape(-1, outs), weight.reshape(outs, -1), columns)
+        add_columns(columns, window, (out_height, out_width), dx)
+        return
     rows = _phases(window, 0, height, out_height)
     columns = _phases(window, 1, width, out_width)
     if len(rows) < window.stride[0] or len(columns) < window.stride[1]:
@@ -139,15 +161,15 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
     pitch = pitch_of(ins)
     (down, right), (kh, kw) = window.stride, window.kernel
     for (h, row_taps, e, hs, _, _), (w, column_taps, g, ws, _, _) in product(rows, columns):
-        # (taps, out, in), taps backwards, so that dy is read forwards
-        part = weight[:, row_taps][:, :, column_taps].transpose(1, 2, 0, 3)
-        b_array = np.zeros((part.shape[0] * part.shape[1] * outs, pitch), dtype=np.float32)
-        b_array[:, :ins] = part.reshape(-1, ins)
+        # taps backwards, so that dy is read forwards
+        taps = np.array([(i * kw + j) * ins * 4 for i in row_taps for j in column_taps], dtype=np.int64)
+        b = scratch("transposed", len(taps) * outs * pitch * 4)
+        launch(_pack_taps, weight, outs, kh * kw * ins * 4, ins, taps, len(taps), b, pitch, threads())
         at = (np.arange(hs)[:, None] + e + top) * padded_width + (np.arange(ws) + g + left)
         to = (np.arange(hs)[:, None] * down + h) * width + np.arange(ws) * right + w
         a_rows, c_rows = row_table(at * outs * 4), row_table(to * ins * 4)
         launch(
-            _convolve, dy, b_array, dx, 0, 0, n, out_height, out_width, outs,
+            _convolve, dy, b, dx, 0, 0, n, out_height, out_width, outs,
             top, left, padded_height, padded_width, 0, a_rows, c_rows, hs * ws,
             len(row_taps), len(column_taps) * outs, pitch * 4, height * width * ins * 4, 0, ins,
             scratch("convolve", threads() * slab), slab, threads(),
@@ -203,23 +225,84 @@ def _filter_gradient(arguments, task):
                     )  # fmt: skip
 
 
+@Kernel
+def _filter_gradient_by_taps(arguments, task):
+    """The same transposed, (taps and channels, out): for few channels, of which a run of taps fills no panel."""
+    (
+        x, dy, dw, dw_size, dw_pitch, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
+        padded_width, down, right, taps, a_rows, c_rows, copies, padded_size, slab, slab_size, tasks,
+    ) = unpack(arguments, 26)  # fmt: skip
+    padded = slab + task * slab_size
+    target = dw + task * dw_size
+    first, last = split(images, task, tasks)
+    zero = splat(np.float32(0))
+    if first == last:
+        for c in range(0, dw_size, LANES * 4):
+            store(target + c, zero)
+    for n in range(first, last):
+        image = x + n * height * width * ins * 4
+        _bordered(image, height, width, ins, top, left, padded, padded_height, padded_width)
+        gradient = dy + n * out_height * out_width * outs * 4
+        if copies:  # what a panel reads beyond the last row must be there
+            _bordered(
+                gradient, out_height, out_width, outs, 0, 0, padded + padded_size, out_height, out_width
+            )  # fmt: skip
+            gradient = padded + padded_size
+        start = 0 if n == first else -1
+        for column in range(0, outs, TILE_COLUMNS):
+            for i in range(0, taps, TILE_ROWS):
+                tile(
+                    padded, a_rows + i * 8, down * padded_width * ins * 4, right * ins * 4,
+                    gradient + column * 4, out_width * outs * 4, outs * 4, out_height, out_width,
+                    target + column * 4, c_rows + i * 8, start, TILE_COLUMNS, 0,
+                )  # fmt: skip
+
+
 def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
     """dw (out, kh, kw, in); without dilation."""
     n, height, width, ins = x.shape
     out_height, out_width, outs = dy.shape[1:]
     (kh, kw), (down, right) = window.kernel, window.stride
     (top, bottom), (left, after) = window.padding
+    if _small(window, out_height * out_width):
+        columns = columns_of(x, window, (out_height, out_width))
+        linear_weight_gradient(columns, dy.reshape(-1, outs), dw.reshape(outs, -1))
+        return
     padded_height, padded_width = height + top + bottom, width + left + after
-    slab = -(-padded_height * padded_width * ins * 4 // 64) * 64 + 512
-    size = -(-dw.size // 16) * 16
+    padded_size = -(-padded_height * padded_width * ins * 4 // 64) * 64 + 512
+    taps = kh * kw * ins
+    if _waste(kw * ins, TILE_COLUMNS) * _waste(outs, TILE_ROWS) <= _waste(taps, TILE_ROWS) * _waste(outs, TILE_COLUMNS):
+        size = -(-dw.size // 16) * 16
+        parts = scratch("parts", threads() * size * 4)
+        a_rows, c_rows = row_table(np.arange(outs) * 4), row_table(np.arange(outs) * taps * 4)
+        launch(
+            _filter_gradient, x, dy, parts, size * 4, n, height, width, ins, out_height, out_width, outs,
+            top, left, padded_height, padded_width, down, right, kh, kw, a_rows, c_rows,
+            scratch("convolve", threads() * padded_size), padded_size, threads(),
+        )  # fmt: skip
+        launch(_add_parts, parts, size * 4, threads(), dw, dw.size, threads())
+        return
+    pitch = -(-outs // TILE_COLUMNS) * TILE_COLUMNS
+    size = taps * pitch
     parts = scratch("parts", threads() * size * 4)
-    a_rows, c_rows = row_table(np.arange(outs) * 4), row_table(np.arange(outs) * kh * kw * ins * 4)
+    places = np.arange(kh)[:, None] * padded_width + np.arange(kw)
+    a_rows = row_table((places[..., None] * ins + np.arange(ins)) * 4)
+    c_rows = row_table(np.arange(taps) * pitch * 4)
+    copies = int(outs % TILE_COLUMNS != 0)
+    slab = padded_size + copies * (-(-out_height * out_width * outs * 4 // 64) * 64 + 512)
     launch(
-        _filter_gradient, x, dy, parts, size * 4, n, height, width, ins, out_height, out_width, outs,
-        top, left, padded_height, padded_width, down, right, kh, kw, a_rows, c_rows,
+        _filter_gradient_by_taps, x, dy, parts, size * 4, pitch, n, height, width, ins, out_height, out_width, outs,
+        top, left, padded_height, padded_width, down, right, taps, a_rows, c_rows, copies, padded_size,
         scratch("convolve", threads() * slab), slab, threads(),
     )  # fmt: skip
-    launch(_add_parts, parts, size * 4, threads(), dw, dw.size, threads())
+    total = np.empty((taps, pitch), dtype=np.float32)
+    launch(_add_parts, parts, size * 4, threads(), total, total.size, threads())
+    dw.reshape(outs, taps)[...] = total[:, :outs].T
+
+
+def _waste(count: int, unit: int) -> float:
+    """How much more is computed when `count` rows or columns are rounded up to whole units."""
+    return -(-count // unit) * unit / count
 
 
 @Kernel
@@ -289,3 +372,79 @@ def linear_weight_gradient(x: Array, dy: Array, dw: Array) -> None:
     outs = dy.shape[1]
     b = panels(x)
     _product(address(dy), 4, outs * 4, outs, b, len(x) * TILE_COLUMNS * 4, TILE_COLUMNS * 4, len(x), dw)
+
+
+SMALL = 40
+"""Images of fewer places than this have their windows copied: one product for all images reads the weights once."""
+
+
+def _small(window: Window, places: int) -> bool:
+    return places < SMALL and window != Window((1, 1))
+
+
+@Kernel
+def _to_columns(arguments, task):
+    """Per place of the window a row (kh, kw, in) of what it sees, zeros outside the image."""
+    (x, images, height, width, ins, out_height, out_width, kh, kw, down, right, top, left, columns, tasks) = unpack(
+        arguments, 15
+    )
+    zero = splat(np.float32(0))
+    first, last = split(images * out_height, task, tasks)
+    for line in range(first, last):
+        n, oh = divmod(line, out_height)
+        for ow in range(out_width):
+            target = columns + (line * out_width + ow) * kh * kw * ins * 4
+            for i in range(kh):
+                h = oh * down - top + i
+                for j in range(kw):
+                    w = ow * right - left + j
+                    to = target + (i * kw + j) * ins * 4
+                    source = x + ((n * height + h) * width + w) * ins * 4
+                    inside = 0 <= h < height and 0 <= w < width
+                    for c in range(0, ins, LANES):
+                        value = load_first(source + c * 4, ins - c) if inside else zero
+                        store_first(to + c * 4, value, ins - c)
+
+
+def columns_of(x: Array, window: Window, size: tuple[int, int]) -> Array:
+    """(N places, kh kw in): what the window sees at each of its places."""
+    n, height, width, ins = x.shape
+    (kh, kw), (top, left) = window.kernel, (window.padding[0][0], window.padding[1][0])
+    columns = np.empty((n * size[0] * size[1], kh * kw * ins), dtype=np.float32)
+    launch(
+        _to_columns, x, n, height, width, ins, *size, kh, kw, *window.stride, top, left, columns, threads()
+    )  # fmt: skip
+    return columns
+
+
+@Kernel
+def _from_columns(arguments, task):
+    """Every pixel sums what the windows over it hold for it."""
+    (dx, images, height, width, ins, out_height, out_width, kh, kw, down, right, top, left, columns, tasks) = unpack(
+        arguments, 15
+    )
+    first, last = split(images * height, task, tasks)
+    for line in range(first, last):
+        n, h = divmod(line, height)
+        for w in range(width):
+            for c in range(0, ins, LANES):
+                total = splat(np.float32(0))
+                for i in range(kh):
+                    oh = h + top - i
+                    if oh % down == 0 and 0 <= oh // down < out_height:
+                        for j in range(kw):
+                            ow = w + left - j
+                            if ow % right == 0 and 0 <= ow // right < out_width:
+                                place = (n * out_height + oh // down) * out_width + ow // right
+                                source = columns + ((place * kh + i) * kw + j) * ins * 4
+                                total = total + load_first(source + c * 4, ins - c)
+                store_first(dx + ((line * width + w) * ins + c) * 4, total, ins - c)
+
+
+def add_columns(columns: Array, window: Window, size: tuple[int, int], dx: Array) -> None:
+    """The transpose of `columns_of`."""
+    n, height, width, ins = dx.shape
+    (kh, kw), (top, left) = window.kernel, (window.padding[0][0], window.padding[1][0])
+    launch(
+        _from_columns, dx, n, height, width, ins, *size, kh, kw, *window.stride, top, left, columns, threads()
+    )  # fmt: skip
