@@ -18,6 +18,8 @@ from layernet.core.net import Net
 from layernet.core.param import Param
 from layernet.core.sequential import Ref, Sequential
 from layernet.data.dataset import Dataset
+from layernet.data.npz import Npz
+from layernet.data.transforms import Transform
 from layernet.errors import DataError, LayernetError, ShapeError, UsageError, did_you_mean
 from layernet.layers.composite import AuxiliaryHead
 from layernet.losses import Loss, Objective, Penalty, named
@@ -148,16 +150,14 @@ def check_shapes(builder: Builder, section: NetSection, sources: dict[str, Sourc
     return True
 
 
-def check_targets(builder: Builder, net: Net, objectives: Placed, outputs: Mapping[str, Shape], train: Dataset) -> None:
+def check_targets(builder: Builder, net: Net, objectives: Placed, outputs: Mapping[str, Shape], source: Source) -> None:
     """A class without an output cannot be learned, and class labels are no numbers to come near to."""
-    classes = train.classes
+    train = source.dataset
+    if train is None:
+        return
+    classes, labels = train.classes, _gives_labels(train, source.transforms or [])
     for path, objective in objectives:
-        if (
-            classes
-            and isinstance(objective.loss, Loss)
-            and objective.loss.targets == "numbers"
-            and type(train).__module__.startswith("layernet.")
-        ):
+        if classes and labels and isinstance(objective.loss, Loss) and objective.loss.targets == "numbers":
             names = type(objective.loss).__name__, type(train).__name__
             message = f"{names[0]} takes numbers as targets, but those of {names[1]} are class labels"
             builder.problem(path, message, "use CrossEntropy")
@@ -172,6 +172,13 @@ def check_targets(builder: Builder, net: Net, objectives: Placed, outputs: Mappi
             learning = [layer for layer in net.layers if layer.params() and layer in builder.layer_paths]
             path = builder.layer_paths[learning[-1]] if learning else path
         builder.problem(path, message, "give the last layer one output a class")
+
+
+def _gives_labels(train: Dataset, transforms: Iterable[Transform]) -> bool:
+    """Whether a data set that has classes is known to give an integer label for each example."""
+    if not type(train).__module__.startswith("layernet.") or isinstance(train, Npz):  # whose y may be a 1 a label
+        return False
+    return all(type(transform).with_target is Transform.with_target for transform in transforms)  # mixed: soft labels
 
 
 # objectives, metrics, optimizer

@@ -198,7 +198,7 @@ def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
             checks.check_objectives(builder, net, objectives, outputs, complete)
             checks.check_groups(builder, net, getattr(root.get("optimizer"), "groups", None))
             if data is not None:
-                checks.check_targets(builder, net, objectives, outputs, data.train.dataset)
+                checks.check_targets(builder, net, objectives, outputs, data.train)
     metrics = checks.check_metrics(builder, checks.placed("metrics", root["metrics"]), outputs["output"])
     if data is not None and "train" in root and "loss" in root:
         best = root["train"].checkpoint.best

@@ -24,7 +24,8 @@ class Npz(InMemory):
     """Two arrays of an .npz file, as numpy.savez and savez_compressed write it: examples and targets.
 
     `path`: the file. `x`, `y`: the names of its arrays, (N, *shape) and (N, ...). uint8 x are pixels 0..255, other
-    integers stay integers, all else becomes float32; integer y are labels. `classes`: the names of the labels.
+    integers stay integers, all else becomes float32; integer y are labels. Several labels an example: y (N, K) of
+    floats or booleans, a 1 for each, as BCEWithLogits takes. `classes`: the names of the labels.
     Arrays of Python objects are refused: reading them would run code of the file.
     Raises DataError when the file is absent or damaged, or does not hold two arrays of numbers of one length.
     """
