@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     from layernet.layers.rectifier import Softplus as Softplus
     from layernet.layers.resample import GaussianBlur as GaussianBlur
     from layernet.layers.resample import Resize as Resize
+    from layernet.layers.resample import RGBToLab as RGBToLab
     from layernet.layers.resample import RGBToYUV as RGBToYUV
     from layernet.layers.resample import Upsample as Upsample
     from layernet.layers.separable import SeparableConv2d as SeparableConv2d

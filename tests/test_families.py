@@ -134,7 +134,8 @@ LAYERS = {
     ),
     "image": {
         "data": IMAGES,
-        "net": "{input: [8, 8, 3], layers: [RGBToYUV, {type: GaussianBlur, kernel_size: 3, sigma: 1.0}, "
+        "net": "{input: [8, 8, 3], layers: [{type: Concat, branches: [[RGBToYUV], [RGBToLab]]}, "
+        "{type: GaussianBlur, kernel_size: 3, sigma: 1.0}, "
         + (
             PLANES % "{type: ZeroPad2d, padding: 1}, {type: ReflectionPad2d, padding: 2}, {type: ReplicationPad2d, "
             "padding: 1}, {type: Crop, size: 9}, {type: Nailbed, stride: 2}, {type: Upsample, scale_factor: 2}, "

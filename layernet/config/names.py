@@ -39,7 +39,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("layers.shape", "Flatten", "Reshape"),
         **_of("layers.rearrange", "Permute", "Squeeze", "Unsqueeze", "Slice", "PixelShuffle", "PixelUnshuffle"),
         **_of("layers.border", "ZeroPad2d", "ReflectionPad2d", "ReplicationPad2d", "Crop", "Nailbed"),
-        **_of("layers.resample", "Upsample", "Resize", "GaussianBlur", "RGBToYUV"),
+        **_of("layers.resample", "Upsample", "Resize", "GaussianBlur", "RGBToYUV", "RGBToLab"),
         **_of("core.sequential", "Sequential"),
         **_of("layers.composite", "Residual", "Concat", "Add", "Recompute", "AuxiliaryHead", "BasicBlock"),
         **_of("layers.composite", "Multiply", "Maximum"),
