@@ -13,6 +13,7 @@ from layernet.text import aligned
 
 if TYPE_CHECKING:
     from layernet.backend import Shape
+    from layernet.config.lookup import Lookup
     from layernet.core.layer import Layer
     from layernet.report.catalogue import Entry
 
@@ -67,7 +68,7 @@ def _page(args: argparse.Namespace) -> str:
         raise UsageError(failure.message, failure.hint) from None
     except SchemaError as error:
         raise UsageError(str(error)) from None
-    layer, shape = _instance(args, entry)
+    layer, shape = _instance(args, entry, lookup)
     what = {"layer": f"layer, {entry.family}"}.get(entry.kind, entry.family)
     parts = [f"{args.name} ({what})"]
     parts += [textwrap.indent(text, "  ") for text in (entry.formula, entry.text) if text]
@@ -86,7 +87,7 @@ def _page(args: argparse.Namespace) -> str:
     return "\n\n".join(parts)
 
 
-def _instance(args: argparse.Namespace, entry: Entry) -> tuple[Layer | None, Shape | None]:
+def _instance(args: argparse.Namespace, entry: Entry, lookup: Lookup) -> tuple[Layer | None, Shape | None]:
     """The layer to show, and the input to build it for: as asked for, or as in its test case."""
     from layernet.config.layer import load_layer
     from layernet.report.catalogue import example_layer
@@ -96,7 +97,7 @@ def _instance(args: argparse.Namespace, entry: Entry) -> tuple[Layer | None, Sha
         return found if found is not None else (None, None)
     if entry.kind != "layer":
         raise UsageError("--shape and --arg are for layers", f"{args.name} is of another kind")
-    return load_layer(args.name, args.arg), None if args.shape is None else parse_shape(args.shape)
+    return load_layer(args.name, args.arg, lookup), None if args.shape is None else parse_shape(args.shape)
 
 
 def _tensors(layer: Layer, shape: Shape) -> str:

@@ -44,6 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def script() -> int:
+    """The console script: as `python -m layernet`, it finds the modules of the working directory first."""
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.getcwd())
+    return main()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="layernet",

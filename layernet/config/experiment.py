@@ -57,14 +57,12 @@ class ExperimentConfig:
     """A config that holds together: everything in it checked and made, nothing read, no arrays.
 
     `net` is built and not bound; `objectives` have their log names. `text` is the config as given, `resolved` plain
-    data with every default filled in, `files` the user's Python files that it names, `layer_marks` where each layer
-    stands.
+    data with every default filled in, `layer_marks` where each layer stands.
     """
 
     path: FilePath | None
     text: str
     resolved: dict[str, Any]
-    files: list[FilePath]
     seed: int
     device: str
     dtype: str
@@ -79,8 +77,14 @@ class ExperimentConfig:
     train: TrainConfig
     callbacks: list[Any]
     document: Document
+    lookup: Lookup
     name: str
     """What runs of it are called: the file's name without suffix."""
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The user's Python files imported so far: where they go in a run directory, and what was imported."""
+        return self.lookup.files
 
     def dump(self) -> str:
         """The resolved config as YAML, which loads to the same experiment. User files are named as `./name.py`."""
@@ -159,7 +163,6 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         path=path,
         text=text,
         resolved=resolved,
-        files=builder.lookup.files,
         seed=root["seed"],
         device=root["device"],
         dtype=root["dtype"],
@@ -174,6 +177,7 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         train=_with_best(root["train"], found["best"]),
         callbacks=list(root["callbacks"]),
         document=document,
+        lookup=builder.lookup,
         name=path.stem if path else FilePath(name).stem,
     )
 

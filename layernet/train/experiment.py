@@ -156,8 +156,11 @@ class Experiment:
         if saved is not None:
             state.restore(saved, trainer)
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
-        with self._threads():
-            trainer.fit()
+        try:
+            with self._threads():
+                trainer.fit()
+        finally:
+            run.keep(self.config.files)  # those imported only when a function of theirs ran
         self._finish(run, trainer, display)
 
     def _finish(self, run: RunDirectory, trainer: Trainer, display: Display) -> None:

@@ -66,22 +66,18 @@ class RunDirectory:
         return self.path / "resolved.yaml"
 
     def describe(
-        self, given: str, resolved: str, files: Sequence[Path], facts: Mapping[str, Any], config: Path | None
+        self, given: str, resolved: str, files: Mapping[str, bytes], facts: Mapping[str, Any], config: Path | None
     ) -> None:
         """Write what went in: the config twice, the user's own Python files, and run.json."""
         write_text(self.path / "config.yaml", given)
         write_text(self.resolved, resolved)
-        hashes = {}
-        for file in files:
-            content = file.read_bytes()
-            hashes[file.name] = hashlib.sha256(content).hexdigest()
-            write_bytes(self.path / file.name, content)  # as they are: Python files may have another encoding
+        self.keep(files)
         run = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
             "config": str(config) if config else None,
             "directory": os.getcwd(),
-            "files": hashes,
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
             "versions": {
                 "layernet": layernet.__version__,
                 "python": platform.python_version(),
@@ -92,6 +88,14 @@ class RunDirectory:
             **facts,
         }
         write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
+
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Write the user's own files, each at its place, where they are not there yet."""
+        for name, content in files.items():
+            file = self.path / name
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(file, content)  # as they are: Python files may have another encoding
 
     def checkpoint(self, which: str) -> Path:
         """The file of the checkpoint called `which`: last, best, or step-N."""

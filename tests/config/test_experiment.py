@@ -305,7 +305,7 @@ def user(tmp_path: Path) -> Path:
 def test_layers_of_the_users_file(user: Path) -> None:
     layers = "- {type: './mine.py:Scale', by: 3, name: s, inner: {type: Linear, out_features: 4}}\n- './mine.py:Scale'\n- {type: Linear, out_features: 3}"
     config = net_of(layers, folder=user)
-    assert config.files == [user / "mine.py"]
+    assert config.files == {"mine.py": (user / "mine.py").read_bytes()}
     assert type(config.net.layers[0]) is type(config.net.layers[1])
     assert config.net.layers[0].arguments["by"] == 3.0
     assert "s.inner.weight" in config.net.params()
@@ -391,7 +391,7 @@ def test_a_module_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", ["/nowhere"])
     config = net_of("- {type: 'layernet_test_module:Scale'}\n- {type: Linear, out_features: 3}")
-    assert config.files == []
+    assert config.files == {}
     again(config)
 
 
