@@ -22,6 +22,7 @@ from layernet.core.configurable import Configurable
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer
 from layernet.core.sequential import Ref
+from layernet.data.dataset import Dataset
 from layernet.errors import LayernetError, Problem, did_you_mean
 from layernet.losses import Objective, Penalty
 
@@ -61,6 +62,12 @@ class Builder:
                 plain[name] = described.plain
         names = schema.names
         return {name: plain[name] for name in sorted(plain, key=lambda n: names.index(n) if n in names else len(names))}
+
+    def _plain_of_made(self, value: Any, schema: Schema, arguments: Mapping[str, Built]) -> dict[str, Any]:
+        """The arguments of something made, as plain data that means the same in any working directory."""
+        pinned = value.pinned() if isinstance(value, Dataset) else {}
+        plain = self.plain_of(schema, arguments)
+        return plain | {name: path for name, path in pinned.items() if name in plain}
 
     def describe(self, value: Any) -> Built | None:
         """An object as the plain data that makes it; None where there is none."""
@@ -251,7 +258,7 @@ class Builder:
                 return None
         else:
             value = functools.partial(target, **{k: b.value for k, b in arguments.items()}) if arguments else target
-        return Built(value, entry(self.lookup.spell(kind, target), self.plain_of(schema, arguments)))
+        return Built(value, entry(self.lookup.spell(kind, target), self._plain_of_made(value, schema, arguments)))
 
     def _layer(self, raw: Any, path: Path) -> Several | None:
         """A layer; several where it repeats."""
@@ -342,7 +349,7 @@ class Builder:
         dataset = self.construct(cls, arguments, path) if complete else None
         if dataset is None or not good:
             return None
-        plain = entry(self.lookup.spell("dataset", cls), self.plain_of(schema, arguments), extras)
+        plain = entry(self.lookup.spell("dataset", cls), self._plain_of_made(dataset, schema, arguments), extras)
         return Built(Source(dataset, None, extras["transforms"].value if "transforms" in extras else None), plain)
 
     def _fraction(self, raw: dict[str, Any], path: Path) -> Built | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from layernet.backend import Array, Shape
 from layernet.data.dataset import InMemory
-from layernet.data.files import reading
+from layernet.data.files import pin, reading
 from layernet.errors import DataError, did_you_mean
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -155,6 +155,9 @@ class Csv(InMemory):
             cure = "give the names as `classes`, or `target: number` for numbers to predict"
             raise self._wrong(number, f"has label {cell!r}, expected a whole number from 0 up", cure)
         return int(value)
+
+    def pinned(self) -> dict[str, str]:
+        return pin(path=self.path)
 
     @property
     def _file(self) -> Path:

@@ -15,6 +15,7 @@ from numpy.lib import format as npy
 
 from layernet.backend import Array, Shape
 from layernet.data.dataset import InMemory
+from layernet.data.files import pin
 from layernet.errors import DataError
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -88,6 +89,9 @@ class Npz(InMemory):
     def _check_labels(self, labels: Array) -> None:
         if self.classes is not None and labels.max(initial=0) >= len(self.classes):
             raise DataError(f"{self._file}: {self.names[1]!r} holds label {labels.max()}, classes has {self.classes}")
+
+    def pinned(self) -> dict[str, str]:
+        return pin(path=self.path)
 
     @property
     def _file(self) -> Path:
