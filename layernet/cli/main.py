@@ -33,15 +33,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away: nobody is there to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (LayernetError, NotImplementedError, OSError) as error:
-        # beside our own: a user's class lacks a method, a disk is full, a file cannot be read
+    except LayernetError as error:
         if args.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, LayernetError) else 1
+        return error.exit_code
+    except Exception as error:
+        message = None if args.debug else _message(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _message(error: Exception) -> str | None:
+    """What to say of an exception that is not our own; None where only its traceback helps: a mistake in layernet."""
+    from layernet.core.blame import blame
+
+    if found := blame(error):
+        return "; ".join([found, *getattr(error, "__notes__", ["--debug shows the traceback"])])
+    # a user's class lacks a method, a disk is full, a file cannot be read
+    return str(error) if isinstance(error, NotImplementedError | OSError) else None
 
 
 def script() -> int:
