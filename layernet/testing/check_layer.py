@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from layernet.core.blame import blame
 from layernet.core.layer import Layer
 from layernet.errors import LayernetError, ShapeError
 from layernet.testing.bench import Broken, Subject
 from layernet.testing.contract import RULES
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck
+from layernet.testing.raised import once
 from layernet.testing.report import Failure, Report
 
 _FAR = 6.0
@@ -58,6 +60,7 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     if gradients.ok:  # else it would say the same again
         report.add(_elsewhere(layer, shape, settings, gradients))
         report.add(_far_out(layer, shape, settings, options))
+    report.failures = once(report.failures)
     report.notes.append(f"{len(RULES)} contract rules asked")
     report.seconds = time.perf_counter() - start
     return report
@@ -107,7 +110,7 @@ def broken_rules(layer: Layer, shape: Sequence[int], settings: Settings) -> list
         except LayernetError as error:
             failures.append(_failure(rule.__name__, name, str(error)))
         except Exception as error:
-            failures.append(_failure(rule.__name__, name, f"{type(error).__name__}: {error}"))
+            failures.append(_failure(rule.__name__, name, blame(error) or f"{type(error).__name__}: {error}"))
     return failures
 
 

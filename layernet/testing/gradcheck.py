@@ -24,6 +24,7 @@ from layernet.testing.engine import Settings, Variable
 from layernet.testing.netcheck import NetCheck
 from layernet.testing.objective import Projection, Scalar, Weighted
 from layernet.testing.passes import lively
+from layernet.testing.raised import told
 from layernet.testing.report import Failure, Report
 from layernet.testing.sampling import input_for, stream, tie_free
 from layernet.testing.verdicts import Function, check
@@ -54,7 +55,8 @@ def gradcheck(
     random key, so Dropout keeps its mask; no running statistic moves. Inputs of integers are not differentiated.
     `options` are the fields of `Settings` (seed, rtol, step, elements, directions, max_skipped, batch, modes, device).
 
-    Raises UsageError where an argument is missing, and what the layer itself raises.
+    What the target itself raises is a failure too, of the rule `exception`. Raises UsageError where an argument is
+    missing, ShapeError where a layer cannot take the shape.
     """
     settings = Settings(**options)
     start = time.perf_counter()
@@ -64,7 +66,10 @@ def gradcheck(
         elif isinstance(target, Layer):
             report = _check_layer(target, _given(shape, x, target), x, "", settings)
         elif isinstance(target, Loss):
-            report = _check_loss(target, x if shape is None else _batch(shape, x, settings), targets, settings)
+            report = Report(type(target).__name__)
+            with told(report, report.title, "train"):
+                outputs = x if shape is None else _batch(shape, x, settings)
+                report.add(_check_loss(target, outputs, targets, settings))
         elif isinstance(target, Penalty):
             report = _check_penalty(target, settings)
         else:
@@ -100,13 +105,16 @@ def check_net(net: Net, objectives: Sequence[Objective], x: Any, targets: Any, *
 
 
 def _check_layer(layer: Layer, shape: Sequence[int], x: Any, where: str, settings: Settings) -> Report:
-    copy = layer.clone()
-    copy.name = copy.name or type(layer).__name__  # so that the paths of all in it start alike
-    net = Net([copy], shape).bind(settings.device, "float64", settings.seed)
     subject = f"{where} ({type(layer).__name__})" if where else type(layer).__name__
-    if x is None:
-        x = input_for(copy, settings.batch, tuple(shape), stream(settings.seed, "input"))
-    return _check_modes(net, _batch(shape, x, settings), None, None, subject, settings, alone=True)
+    report = Report(subject)
+    with told(report, subject, "build"):
+        copy = layer.clone()
+        copy.name = copy.name or type(layer).__name__  # so that the paths of all in it start alike
+        net = Net([copy], shape).bind(settings.device, "float64", settings.seed)
+        if x is None:
+            x = input_for(copy, settings.batch, tuple(shape), stream(settings.seed, "input"))
+        report.add(_check_modes(net, _batch(shape, x, settings), None, None, subject, settings, alone=True))
+    return report
 
 
 def _check_whole(
@@ -133,9 +141,10 @@ def _check_modes(
             return Projection(tape.outputs, net.device, settings.seed)
         return Weighted(objectives, net, targets)
 
-    with lively(net, x, settings.seed):
+    with told(report, subject, settings.modes[0]), lively(net, x, settings.seed):
         for mode in settings.modes:
-            report.add(NetCheck(net, x, scalar_of, mode, subject, settings, alone, objectives is None).run())
+            with told(report, subject, mode):
+                report.add(NetCheck(net, x, scalar_of, mode, subject, settings, alone, objectives is None).run())
     return report
 
 

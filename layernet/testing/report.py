@@ -16,8 +16,8 @@ class Failure:
     """One thing that is wrong, named by the rule it breaks.
 
     `rule` is one of `gradient` (the values differ), `missing` (no gradient where there should be one), `nan`,
-    `contract` (wrong shape or type, an error of the core), `determinism`, `accumulation`, `kinks` (too many points
-    could not be compared), `precision`.
+    `contract` (wrong shape or type, an error of the core), `exception` (it raised one), `determinism`, `accumulation`,
+    `kinks` (too many points could not be compared), `precision`.
     """
 
     rule: str
