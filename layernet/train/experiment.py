@@ -76,7 +76,12 @@ class Experiment:
             given=self.config.text,
             resolved=self.config.dump(),
             files=self.config.files,
-            facts={"seed": self.config.seed, "device": self.net.device.name, "parameters": self.net.size},
+            facts={
+                "seed": self.config.seed,
+                "device": self.net.device.name,
+                **self.net.device.facts(),
+                "parameters": self.net.size,
+            },
             config=self.config.path,
         )
         self._train(run, None, console or Console())

@@ -23,6 +23,9 @@ from layernet.train import checkpoint
 from layernet.train.checkpoint import Checkpoint
 from layernet.train.files import keep_as, write_bytes, write_text
 
+_LIBRARY = ("internal_api", "version", "architecture", "threading_layer", "num_threads")
+"""What tells one linear algebra library from another: results differ with it in the last digits."""
+
 
 class RunDirectory:
     """`runs/<name>-NNN/`: config.yaml (as given), resolved.yaml, run.json, metrics.csv, log.txt, checkpoints/."""
@@ -84,7 +87,8 @@ class RunDirectory:
                 "numpy": np.__version__,
             },
             "platform": platform.platform(),
-            "threads": {info["internal_api"]: info["num_threads"] for info in threadpoolctl.threadpool_info()},
+            "cpu": _cpu(),
+            "libraries": [{key: info.get(key) for key in _LIBRARY} for info in threadpoolctl.threadpool_info()],
             **facts,
         }
         write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
@@ -132,6 +136,16 @@ class RunDirectory:
         """Add a line to log.txt."""
         with open(self.path / "log.txt", "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
+
+
+def _cpu() -> str:
+    """The processor's model, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def _number(entry: str, name: str) -> int:

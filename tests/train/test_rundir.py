@@ -39,6 +39,9 @@ def test_describe_keeps_what_went_in(tmp_path: Path) -> None:
     assert facts["seed"] == 3
     assert len(facts["files"]["my_layers.py"]) == 64
     assert set(facts["versions"]) == {"layernet", "python", "numpy"}
+    assert facts["cpu"]
+    assert facts["platform"]
+    assert any(library["version"] and library["num_threads"] for library in facts["libraries"])
     assert RunDirectory.open(run.path).resolved.read_text() == "resolved: 1\n"
 
 
