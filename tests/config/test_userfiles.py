@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,8 @@ def output(config: ExperimentConfig) -> float:
     return float(y[0, 0] / net.params()["linear_1.weight"].data[0].sum())
 
 
-def test_a_file_imports_what_stands_beside_it(tmp_path: Path) -> None:
+def test_a_file_imports_what_stands_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     config = load_config(write(tmp_path, FILES))
     assert output(config) == pytest.approx(6)
     kept = set(FILES) - {"unused.py"}
@@ -86,7 +88,8 @@ def test_a_file_imports_what_stands_beside_it(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.pyc"))
 
 
-def test_versions_and_folders_do_not_mix(tmp_path: Path) -> None:
+def test_versions_and_folders_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     first = load_config(write(tmp_path / "a", FILES))
     other = load_config(write(tmp_path / "b", FILES | {"helpers.py": "factor = 4.0\n"}))
     write(tmp_path / "a", FILES | {"helpers.py": "factor = 6.0\n"})  # as long, and as old to a second
@@ -117,6 +120,13 @@ def test_what_is_installed_is_not_looked_for_beside_a_file(tmp_path: Path) -> No
     (tmp_path / "numpy").mkdir()  # a directory that is no package
     files = {"mine.py": "import numpy\nimport bare.inner\n" + MINE, "bare/inner.py": "import numpy.linalg\n"}
     assert output(load_config(write(tmp_path, FILES | files))) == pytest.approx(6)
+
+
+def test_compiled_modules_are_kept_too(tmp_path: Path) -> None:
+    native = f"native{EXTENSION_SUFFIXES[0]}"
+    mine = "try:\n    import native\nexcept ImportError:\n    pass  # it is none\n" + MINE
+    write(tmp_path, FILES | {"mine.py": mine, native: "not really"})
+    assert load_config(tmp_path / "config.yaml").files[native] == b"not really"
 
 
 def test_a_config_with_files_of_two_folders(tmp_path: Path) -> None:
