@@ -25,6 +25,7 @@ from layernet.core.sequential import Ref
 from layernet.data.dataset import Dataset
 from layernet.errors import LayernetError, Problem, did_you_mean
 from layernet.losses import Objective, Penalty
+from layernet.metrics import Measure
 
 _INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
 
@@ -163,6 +164,8 @@ class Builder:
             return made[0] if made else None
         if part.kind == "objective":
             return self._objective(part.raw, path)
+        if part.kind == "measure":
+            return self._measure(part.raw, path)
         if part.kind == "source":
             return self._source(part.raw, path)
         return self._component(part.kind, part.raw, path)
@@ -334,6 +337,22 @@ class Builder:
         name = self.lookup.spell("loss", cls)
         plain = {"type": name, **self.plain_of(schema, arguments), **self.plain_of(extra, extras)}
         return None if objective is None else Built(objective, plain)
+
+    def _measure(self, raw: Any, path: Path) -> Built | None:
+        found = self._named("metric", raw, path)
+        schema = self._schema(found[0], path) if found else None
+        if found is None or schema is None:
+            return None
+        cls, given = found
+        extra = schema_of(Extras.measure)
+        extras, rest, good = self._extras(extra, given, path, cls.__name__)
+        arguments, complete = self.arguments(schema, rest, path, cls.__name__, ("type", *extra.names))
+        metric = self.construct(cls, arguments, path) if complete else None
+        if metric is None or not good:
+            return None
+        name = self.lookup.spell("metric", cls)
+        plain = {"type": name, **self.plain_of(schema, arguments), **self.plain_of(extra, extras)}
+        return Built(Measure(metric, **{key: built.value for key, built in extras.items()}), plain)
 
     def _source(self, raw: Any, path: Path) -> Built | None:
         if isinstance(raw, dict) and "fraction" in raw and "type" not in raw:

@@ -23,7 +23,7 @@ from layernet.data.transforms import Transform
 from layernet.errors import DataError, LayernetError, ShapeError, UsageError, did_you_mean
 from layernet.layers.composite import AuxiliaryHead
 from layernet.losses import Loss, Objective, Penalty, named
-from layernet.metrics import Metric, accuracy
+from layernet.metrics import Measure, accuracy
 from layernet.optim.optimizer import NORMS, ONE_AXIS
 
 Placed = list[tuple[Path, Any]]
@@ -194,9 +194,11 @@ def check_objectives(
         elif objective.on in outputs:
             _check_loss(builder, objective.loss, outputs[objective.on], path)
         elif complete:
-            builder.problem(
-                (*path, "on"), f"the net has no output called {objective.on!r}", did_you_mean(objective.on, outputs)
-            )
+            _no_output(builder, objective.on, outputs, path)
+
+
+def _no_output(builder: Builder, on: str, outputs: Iterable[str], path: Path) -> None:
+    builder.problem((*path, "on"), f"the net has no output called {on!r}", did_you_mean(on, outputs))
 
 
 def _check_loss(builder: Builder, loss: Loss, shape: Shape, path: Path) -> None:
@@ -271,22 +273,29 @@ def name_objectives(builder: Builder, objectives: Placed) -> list[Objective]:
         return every
 
 
-def check_metrics(builder: Builder, metrics: Placed, width: Shape) -> list[str]:
-    """What the metrics are called in logs, each once."""
+def check_metrics(builder: Builder, measures: Placed, outputs: Mapping[str, Shape], complete: bool) -> list[str]:
+    """What the metrics are called in logs, each once; they look at outputs that exist.
+
+    `complete` says whether `outputs` are all that the net has.
+    """
     names: list[str] = []
-    for path, metric in metrics:
+    for path, measure in measures:
+        metric, width = measure.metric, outputs.get(measure.on, ())
+        if measure.on not in outputs and complete:
+            _no_output(builder, measure.on, outputs, path)
         if isinstance(metric, accuracy) and width and metric.top_k > width[-1]:
-            builder.problem((*path, "top_k"), f"top_k is {metric.top_k}, but the net has {width[-1]} outputs")
-        for name in _results(metric):
+            holder = "the net" if measure.on == "output" else measure.on
+            builder.problem((*path, "top_k"), f"top_k is {metric.top_k}, but {holder} has {width[-1]} outputs")
+        for name in _results(measure):
             if name in names:
                 builder.problem(path, f"the metric {name} is given twice", "remove one")
             names.append(name)
     return names
 
 
-def _results(metric: Metric) -> list[str]:
+def _results(measure: Measure) -> list[str]:
     try:
-        return list(metric.result())
+        return list(measure.result())
     except Exception:  # a user's metric may need data for a result
         return []
 

@@ -21,7 +21,7 @@ from layernet.data.dataset import Dataset
 from layernet.data.transforms import Transform
 from layernet.errors import ConfigError, DataError, Mark, Problem, did_you_mean
 from layernet.losses import Objective
-from layernet.metrics import Metric
+from layernet.metrics import Measure
 from layernet.optim.averaging import Average
 from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Schedule
@@ -69,7 +69,7 @@ class ExperimentConfig:
     net: Net
     layer_marks: dict[Layer, Mark]
     objectives: list[Objective]
-    metrics: list[Metric]
+    metrics: list[Measure]
     optimizer: Optimizer
     schedule: Schedule
     average: Average | None
@@ -169,7 +169,7 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         net=found["net"],
         layer_marks=_layer_marks(builder, root["net"].layers, found["net"]),
         objectives=found["objectives"],
-        metrics=[metric for _, metric in checks.placed("metrics", root["metrics"])],
+        metrics=[measure for _, measure in checks.placed("metrics", root["metrics"])],
         optimizer=root["optimizer"],
         schedule=root["schedule"],
         average=root["average"],
@@ -187,6 +187,7 @@ def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"net": None, "sources": {}, "objectives": [], "best": None}
     data, section = root.get("data"), root.get("net")
     outputs: dict[str, Shape] = {"output": ()}
+    complete = False
     right_input = True
     if data is not None:
         splits = {"train": data.train, "val": data.val, "test": data.test}
@@ -203,7 +204,7 @@ def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
             checks.check_groups(builder, net, getattr(root.get("optimizer"), "groups", None))
             if data is not None:
                 checks.check_targets(builder, net, objectives, outputs, data.train)
-    metrics = checks.check_metrics(builder, checks.placed("metrics", root["metrics"]), outputs["output"])
+    metrics = checks.check_metrics(builder, checks.placed("metrics", root["metrics"]), outputs, complete)
     if data is not None and "train" in root and "loss" in root:
         best = root["train"].checkpoint.best
         found["best"] = checks.best_of(builder, best, data.val is not None, metrics, found["objectives"])

@@ -20,7 +20,7 @@ import yaml
 from layernet.backend import Shape
 from layernet.config.lookup import Lookup, article, kind_of
 from layernet.config.names import BUILT_IN, Kind
-from layernet.config.schema import AsPart, Section, schema_of
+from layernet.config.schema import ENTRY_OF, AsPart, Section, schema_of
 from layernet.core.configurable import Configurable
 from layernet.core.duration import Duration
 from layernet.core.init import InitFunction
@@ -198,7 +198,7 @@ def spell_type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated and isinstance(annotation.__metadata__[0], AsPart):
         part = annotation.__metadata__[0].kind
-        return _noun({"objective": "loss", "source": "dataset"}.get(part, part))
+        return _noun(ENTRY_OF.get(part, part))
     if origin is Annotated:
         return spell_type(arguments[0])
     if origin is Literal:

@@ -138,6 +138,8 @@ CASES = {
     "best by what is not measured": ("best: val.accuracy", "best: §val.acuracy", "train.checkpoint.best", "cannot be chosen by 'val.acuracy'", "did you mean 'val.accuracy'?"),
     "top_k": ("metrics: [accuracy]", "metrics: [{type: accuracy, top_k: §5}]", "metrics.0.top_k", "top_k is 5, but the net has 4 outputs", ""),
     "metric twice": ("metrics: [accuracy]", "metrics: [accuracy, §accuracy]", "metrics.1", "accuracy is given twice", ""),
+    "a metric on an unknown output": ("metrics: [accuracy]", "metrics: [accuracy, {type: accuracy, on: §aus}]", "metrics.1.on", "the net has no output called 'aus'", "did you mean 'aux'?"),
+    "top_k of a side output": ("metrics: [accuracy]", "metrics: [{type: accuracy, on: aux, top_k: §5}]", "metrics.0.top_k", "top_k is 5, but aux has 4 outputs", ""),
     "unknown ref": ("- Flatten\n", "- {ref: §conv2}\n", "net.layers.3.ref", "there is no layer called 'conv2'", "did you mean 'conv1'?"),
     "arguments beside ref": ("- {type: MaxPool2d, kernel_size: 2}", "- {ref: conv1, §stride: 2}", "net.layers.1.stride", "'stride' cannot stand beside ref", ""),
     # text

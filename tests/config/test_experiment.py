@@ -195,7 +195,7 @@ def test_objectives_on_outputs() -> None:
             "    - {type: Linear, out_features: 3}\n").replace(
         "loss: CrossEntropy",
         'loss: [CrossEntropy, {type: CrossEntropy, on: aux, weight: 3e-1}, {type: L2Penalty, name: decay, params: "lin*"}]\n'
-        "metrics: [accuracy, {type: accuracy, top_k: 2}]",
+        "metrics: [{type: accuracy, on: aux}, accuracy, {type: accuracy, top_k: 2}]",
     ).replace("batch_size: 10", "batch_size: 10, val: {fraction: 0.1}")  # fmt: skip
     config = again(load_config_text(text))
     assert [(o.name, o.on, o.weight) for o in config.objectives] == [
@@ -204,7 +204,8 @@ def test_objectives_on_outputs() -> None:
         ("decay", "output", 1.0),
     ]
     assert [type(o.loss).__name__ for o in config.objectives] == ["CrossEntropy", "CrossEntropy", "L2Penalty"]
-    assert config.train.checkpoint.best == "val.accuracy"
+    assert [list(measure.result()) for measure in config.metrics] == [["aux_accuracy"], ["accuracy"], ["top2_accuracy"]]
+    assert config.train.checkpoint.best == "val.aux_accuracy"
     assert "aux.linear_1.weight" in config.net.params()
 
 
