@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,6 +70,18 @@ def total_of(objectives: Sequence[Objective], sums: dict[str, tuple[float, float
     return sum(o.weight * (s / n if n else 0.0) for o in objectives for s, n in [sums[o.name]])
 
 
+def without_penalties(objectives: Sequence[Objective]) -> list[Objective]:
+    """Those that look at outputs: the others are equal for all batches of an evaluation."""
+    return [objective for objective in objectives if not isinstance(objective.loss, Penalty)]
+
+
+def penalties_of(objectives: Sequence[Objective], net: Net) -> dict[str, tuple[float, float]]:
+    """(value, 1) of each penalty on a net as it stands, by objective name."""
+    tape = Tape(net.device, net.dtype, recording=False)
+    penalties = [objective for objective in objectives if isinstance(objective.loss, Penalty)]
+    return ObjectivesPass(penalties, net, tape, None).sums
+
+
 class Meter:
     """Objectives and metrics gathered over many batches."""
 
@@ -86,11 +98,15 @@ class Meter:
 
     def update(self, objectives: ObjectivesPass, tape: Tape, target: Array) -> None:
         """Count one batch in."""
-        for name, (value, normaliser) in objectives.sums.items():
-            total, count = self._sums[name]
-            self._sums[name] = (total + value, count + normaliser)
+        self.add(objectives.sums)
         for measure in self.measures:
             measure.metric.update(_output(tape, measure.on), target)
+
+    def add(self, sums: Mapping[str, tuple[float, float]]) -> None:
+        """Count (sum, normaliser) of objectives in, by name."""
+        for name, (value, normaliser) in sums.items():
+            total, count = self._sums[name]
+            self._sums[name] = (total + value, count + normaliser)
 
     def result(self) -> dict[str, float]:
         """`loss`, each objective by name where there are several, and the metrics; nan before any batch."""

@@ -16,7 +16,7 @@ import numpy as np
 from layernet.core.net import Net
 from layernet.data.loader import Batch, Loader
 from layernet.errors import Interrupted, NumericsError
-from layernet.objectives import Meter, ObjectivesPass
+from layernet.objectives import Meter, ObjectivesPass, penalties_of, without_penalties
 from layernet.train.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -214,8 +214,10 @@ class Trainer:
 def evaluate(config: ExperimentConfig, net: Net, loader: Loader) -> dict[str, float]:
     """Loss, objectives and metrics of a net over a whole data set, in evaluation mode."""
     meter = Meter(config.objectives, config.metrics)
+    meter.add(penalties_of(config.objectives, net))
+    losses = without_penalties(config.objectives)
     with closing(loader.batches(0)) as batches:
         for batch in batches:
             tape = net.forward(batch.x, recording=False)
-            meter.update(ObjectivesPass(config.objectives, net, tape, batch.target), tape, batch.target)
+            meter.update(ObjectivesPass(losses, net, tape, batch.target), tape, batch.target)
     return meter.result()
