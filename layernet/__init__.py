@@ -173,6 +173,7 @@ if TYPE_CHECKING:
     from layernet.optim.optimizers import AdamW as AdamW
     from layernet.optim.optimizers import Lion as Lion
     from layernet.optim.optimizers import RMSprop as RMSprop
+    from layernet.optim.plateau import Plateau as Plateau
     from layernet.optim.schedules import Constant as Constant
     from layernet.optim.schedules import Cosine as Cosine
     from layernet.optim.schedules import CosineRestarts as CosineRestarts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from layernet.backend import Shape
 from layernet.config.build import Builder
@@ -25,6 +25,7 @@ from layernet.layers.composite import AuxiliaryHead
 from layernet.losses import Loss, Objective, Penalty, named
 from layernet.metrics import Measure, accuracy
 from layernet.optim.optimizer import NORMS, ONE_AXIS
+from layernet.optim.schedules import Schedule
 
 Placed = list[tuple[Path, Any]]
 """Objects with their places in the config."""
@@ -300,22 +301,60 @@ def _results(measure: Measure) -> list[str]:
         return []
 
 
-def best_of(
-    builder: Builder, best: str | None, has_val: bool, metrics: list[str], objectives: list[Objective]
-) -> str | None:
+class Validation(NamedTuple):
+    """What a run measures on val, by log name without `val.`: whether there is a val, its metrics, its losses."""
+
+    exists: bool
+    metrics: list[str]
+    losses: list[str]
+
+    @property
+    def first(self) -> str:
+        """What selection goes by where nothing else is said."""
+        return f"val.{[*self.metrics, *self.losses][0]}"
+
+    def mode(self, watch: str) -> str:
+        """Losses want to fall, metrics to rise."""
+        return "min" if watch.partition(".")[2] in self.losses else "max"
+
+
+def validation(has_val: bool, metrics: list[str], objectives: list[Objective]) -> Validation:
+    """From the log names of the metrics, and the objectives with theirs."""
+    return Validation(
+        has_val, metrics, ["loss", *([o.name for o in objectives if o.name] if len(objectives) > 1 else [])]
+    )
+
+
+def best_of(builder: Builder, best: str | None, val: Validation) -> str | None:
     """What `best` is chosen by: as given where it can be, the first metric for `auto`."""
     path: Path = ("train", "checkpoint", "best")
     if best == "auto":
-        return f"val.{(metrics or ['loss'])[0]}" if has_val else None
-    if best is None:
-        return None
-    known = ["loss", *metrics, *([o.name for o in objectives if o.name] if len(objectives) > 1 else [])]
-    split, _, name = best.partition(".")
+        return val.first if val.exists else None
+    if best is not None:
+        _check_watch(builder, best, val, path, (f"best cannot be chosen by {best!r}", f"best is chosen by {best}"))
+    return best
+
+
+def watch_of(builder: Builder, schedule: Schedule, val: Validation) -> dict[str, str]:
+    """What stands for each `auto` of a schedule that follows a measured value; nothing for any other schedule."""
+    if schedule.watch is None:
+        return {}
+    name, given = type(schedule).__name__, schedule.watch != "auto"
+    watch = schedule.watch if given else val.first
+    path: Path = ("schedule", "watch") if given else ("schedule",)
+    _check_watch(builder, watch, val, path, (f"{name} cannot follow {watch!r}", f"{name} follows {watch}"))
+    found = {"watch": watch, "mode": val.mode(watch)}
+    return {key: value for key, value in found.items() if getattr(schedule, key, None) == "auto"}
+
+
+def _check_watch(builder: Builder, watch: str, val: Validation, path: Path, wording: tuple[str, str]) -> None:
+    """A value to select by is measured, and on val."""
     broken = {problem.path.split(".")[0] for problem in builder.problems}
     if not broken <= {"average", "data", "net", "optimizer", "schedule", "train"}:
-        return best  # what can be measured is not known, since metrics or losses are missing
-    if split != "val" or name not in known:
-        builder.problem(path, f"best cannot be chosen by {best!r}", did_you_mean(best, [f"val.{n}" for n in known]))
-    elif not has_val:
-        builder.problem(path, f"best is chosen by {best}, but there is no data.val", "add val: {fraction: 0.1} to data")
-    return best
+        return  # what can be measured is not known, since metrics or losses are missing
+    split, _, name = watch.partition(".")
+    if split != "val" or name not in (*val.metrics, *val.losses):
+        known = [f"val.{each}" for each in (*val.metrics, *val.losses)]
+        builder.problem(path, wording[0], did_you_mean(watch, known))
+    elif not val.exists:
+        builder.problem(path, f"{wording[1]}, but there is no data.val", "add val: {fraction: 0.1} to data")

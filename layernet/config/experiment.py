@@ -171,7 +171,7 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         objectives=found["objectives"],
         metrics=[measure for _, measure in checks.placed("metrics", root["metrics"])],
         optimizer=root["optimizer"],
-        schedule=root["schedule"],
+        schedule=_with_watch(root["schedule"], found["watch"]),
         average=root["average"],
         data=_data(root["data"], found["sources"]),
         train=_with_best(root["train"], found["best"]),
@@ -184,7 +184,7 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
 
 def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
     """Run every check whose parts could be made; what the checks found out on the way."""
-    found: dict[str, Any] = {"net": None, "sources": {}, "objectives": [], "best": None}
+    found: dict[str, Any] = {"net": None, "sources": {}, "objectives": [], "best": None, "watch": {}}
     data, section = root.get("data"), root.get("net")
     outputs: dict[str, Shape] = {"output": ()}
     complete = False
@@ -205,9 +205,11 @@ def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
             if data is not None:
                 checks.check_targets(builder, net, objectives, outputs, data.train)
     metrics = checks.check_metrics(builder, checks.placed("metrics", root["metrics"]), outputs, complete)
-    if data is not None and "train" in root and "loss" in root:
-        best = root["train"].checkpoint.best
-        found["best"] = checks.best_of(builder, best, data.val is not None, metrics, found["objectives"])
+    if data is not None and "loss" in root:
+        val = checks.validation(data.val is not None, metrics, found["objectives"])
+        found["watch"] = checks.watch_of(builder, root["schedule"], val)
+        if "train" in root:
+            found["best"] = checks.best_of(builder, root["train"].checkpoint.best, val)
     return found
 
 
@@ -221,10 +223,16 @@ def _fill_in(resolved: dict[str, Any], found: dict[str, Any]) -> None:
     data, checkpoint = resolved["data"], resolved["train"]["checkpoint"]
     data["eval_batch_size"] = data["eval_batch_size"] or data["batch_size"]
     checkpoint["best"] = found["best"]
+    if found["watch"]:
+        resolved["schedule"] |= found["watch"]
 
 
 def _with_best(train: TrainConfig, best: str | None) -> TrainConfig:
     return replace(train, checkpoint=replace(train.checkpoint, best=best))
+
+
+def _with_watch(schedule: Schedule, watch: dict[str, str]) -> Schedule:
+    return type(schedule)(**{**schedule.arguments, **watch}) if watch else schedule
 
 
 def _data(section: DataSection, sources: dict[str, Source]) -> DataConfig:

@@ -63,6 +63,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
             "optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine", "CosineRestarts", "OneCycle"
         ),
         **_of("optim.schedules", "Polynomial", "Inv", "SigmoidDecay", "Decay"),
+        **_of("optim.plateau", "Plateau"),
     },
     "dataset": {
         **_of("data.digits", "Digits"),

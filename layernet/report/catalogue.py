@@ -44,6 +44,7 @@ _ARGUMENTS: dict[str, dict[str, Any] | None] = {
     "Inv": {"gamma": 1e-4, "power": 0.75},
     "SigmoidDecay": {"gamma": 0.01, "at": "30 epochs"},
     "Decay": {"form": "exp", "by": 10.0},
+    "Plateau": {"factor": 0.5, "patience": 3},
     "SWA": {"start": "75 epochs"},
     "FakeData": {"shape": [8, 8, 1]},
     "Arrays": None,

@@ -149,6 +149,7 @@ class Trainer:
         self.meter.reset()
         self.examples, self.row_seconds = 0, 0.0
         self.history.append(row)
+        self.schedule.observe(row)
         self._tell("on_evaluate", row)
 
     def evaluate(self, split: str) -> dict[str, float]:
@@ -177,6 +178,8 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.row_seconds, self.examples = state["row_seconds"], state["examples"]
         self.history = list(state["history"])
+        for row in self.history:
+            self.schedule.observe(row)
         self.meter.load_state(state["meter"])
 
     @property

@@ -119,7 +119,7 @@ def test_every_other_example_is_part_of_a_config(entry, tmp_path: Path) -> None:
     float_targets = entry.kind == "loss" and entry.name in FLOAT_TARGETS
     train = {"type": "FakeData", "shape": [8, 8, 1], "classes": 0} if float_targets else "Digits"
     config = {
-        "data": {"train": train, "batch_size": 4},
+        "data": {"train": train, "val": {"fraction": 0.1}, "batch_size": 4},
         "net": {
             "input": [8, 8, 1],
             "layers": ["Flatten", {"type": "Linear", "out_features": 1 if float_targets else 10}],

@@ -227,6 +227,24 @@ def test_best_follows_from_what_is_there(val: str, metrics: str, best: str, chos
     assert again(load_config_text(text + metrics)).train.checkpoint.best == chosen
 
 
+@pytest.mark.parametrize(
+    ("schedule", "metrics", "watch", "mode"),
+    [
+        ("Plateau", "[]", "val.loss", "min"),
+        ("Plateau", "accuracy", "val.accuracy", "max"),
+        ("{type: Plateau, watch: val.loss}", "accuracy", "val.loss", "min"),
+        ("{type: Plateau, watch: val.accuracy, mode: min}", "accuracy", "val.accuracy", "min"),
+    ],
+)
+def test_what_a_plateau_follows(schedule: str, metrics: str, watch: str, mode: str) -> None:
+    text = (
+        HEAD.replace("batch_size", "val: {fraction: 0.1}, batch_size") + "  layers: [{type: Linear, out_features: 3}]\n"
+    )
+    config = again(load_config_text(f"{text}metrics: {metrics}\nschedule: {schedule}\n"))
+    assert {key: config.schedule.arguments[key] for key in ("watch", "mode")} == {"watch": watch, "mode": mode}
+    assert config.schedule.bind(10, 5)(0) == 1.0
+
+
 def test_splits_inherit_the_transforms_of_train() -> None:
     text = HEAD.replace("classes: 3}", "classes: 3, transforms: [{type: Normalize}]}").replace(
         "batch_size", "val: {fraction: 0.5}, test: {type: FakeData, shape: [6], classes: 3, transforms: []}, batch_size"

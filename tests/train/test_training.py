@@ -196,6 +196,20 @@ def test_metrics_and_evaluation_agree(config: Path, tmp_path: Path) -> None:
     assert last["loss"] == pytest.approx(float(table[4]["val.loss"]))
 
 
+@pytest.mark.parametrize("step", [12, 23, 30])  # before a lowering, between two, at an evaluation that lowers
+def test_a_plateau_lowers_and_resumes_to_the_same_bits(config: Path, tmp_path: Path, step: int) -> None:
+    # nothing is ever better by 90 %: every second evaluation after the first lowers
+    schedule = {"type": "Plateau", "factor": 0.5, "patience": 1, "watch": "val.loss", "threshold": 0.9}
+    overrides = {"schedule": schedule, "data.val": {"fraction": 0.2}}
+    whole = Experiment.load(config, overrides).train(tmp_path / "whole", console=quiet())
+    assert [float(row["lr"]) for row in rows(whole)[:-1]] == [0.01, 0.01, 0.01, 0.005, 0.005]
+    experiment = Experiment.load(config, overrides)
+    with callback(experiment, InterruptAt(step)), pytest.raises(Interrupted):
+        experiment.train(tmp_path / "cut", console=quiet())
+    Experiment.resume(tmp_path / "cut" / "small-001", console=quiet())
+    assert_same_end(whole, tmp_path / "cut" / "small-001")
+
+
 def test_an_evaluation_asks_a_penalty_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     forward = ln.L2Penalty.forward
