@@ -7,9 +7,9 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layernet.cli.common import parse_shape
+from layernet.cli.common import parse_shape, terminal_width
 from layernet.errors import UsageError
-from layernet.text import aligned
+from layernet.text import aligned, fitted, prose
 
 if TYPE_CHECKING:
     from layernet.backend import Shape
@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         if args.shape or args.arg:
             raise UsageError("--shape and --arg are for one layer", "name it")
-        print(_catalogue())
+        print(fitted(_catalogue(), terminal_width()))
     else:
-        print(_page(args))
+        print(fitted(_page(args), terminal_width()))
     return 0
 
 
@@ -71,7 +71,9 @@ def _page(args: argparse.Namespace) -> str:
     layer, shape = _instance(args, entry, lookup)
     what = {"layer": f"layer, {entry.family}"}.get(entry.kind, entry.family)
     parts = [f"{args.name} ({what})"]
-    parts += [textwrap.indent(text, "  ") for text in (entry.formula, entry.text) if text]
+    width = terminal_width()
+    room = width and width - 2
+    parts += [textwrap.indent(prose(text, room), "  ") for text in (entry.formula, entry.text) if text]
     if entry.arguments:
         rows = [(a.name, a.type, "required" if a.default is None else a.default) for a in entry.arguments]
         parts.append(f"arguments\n{aligned(rows, indent='  ')}")

@@ -17,6 +17,9 @@ from layernet.config.names import BASES, BUILT_IN, Kind
 from layernet.config.userfiles import UserFolder
 from layernet.errors import did_you_mean
 
+_MORE = " more"  # how a hint ends that leaves some out
+_ALL = "`layernet layers` lists all"
+
 
 class LookupFailure(Exception):
     """A name that stands for nothing usable: what is wrong, and the cure."""
@@ -71,6 +74,7 @@ class Lookup:
         """The kind of what is called `name`; for what is of none, `layer`. Raises LookupFailure."""
         place, colon, attribute = name.rpartition(":")
         if not colon:
+            _refuse_file(name)
             found_in = (kind for kind, table in BUILT_IN.items() if name in table)
             kind = next(found_in, None)
             if kind is None:
@@ -104,9 +108,12 @@ class Lookup:
         table = BUILT_IN[kind]
         if name in table:
             return load(table[name])
+        _refuse_file(name)
         for other, names in BUILT_IN.items():
             if other != kind and name in names:
-                raise LookupFailure(f"{name} is {article(other)}, expected {article(kind)}", _suggest(name, table))
+                hint = did_you_mean(name, table)
+                hint = _ALL if hint.endswith(_MORE) else hint
+                raise LookupFailure(f"{name} is {article(other)}, expected {article(kind)}", hint)
         raise LookupFailure(f"there is no {_noun(kind)} called {name!r}", _suggest(name, table))
 
     def _file(self, place: str, file: FilePath) -> ModuleType:
@@ -157,8 +164,15 @@ def _noun(kind: str) -> str:
     return {"init": "initialiser", "dataset": "data set"}.get(kind, kind)
 
 
+def _refuse_file(name: str) -> None:
+    if name.endswith(".py"):
+        raise LookupFailure(f"{name!r} is a file, and which class in it is meant is not said", f"write {name}:Class")
+
+
 def _suggest(name: str, table: Iterable[str]) -> str:
     hint = did_you_mean(name, table)
+    if hint.endswith(_MORE):
+        hint = f"{hint}: {_ALL}"
     own = "one of your own is package.module:Class or ./file.py:Class"
     return hint if hint.startswith("did you mean") else f"{hint}; {own}" if table else own
 

@@ -32,6 +32,8 @@ class Net:
         ties = _replace_refs(self.root)
         try:
             self.root.connect(self.input_shape)
+            self.ties = dict(ties)
+            """The layers that stand for a `Ref`, with those that they share everything with."""
             for copy, source in ties:
                 tie(copy, source)
         except Exception:

@@ -33,10 +33,10 @@ class Failure:
     cause: str = ""
 
     def __str__(self) -> str:
-        place = self.tensor
+        place = f"{self.tensor} " if self.tensor else ""
         if self.index is not None:
-            place += f"[{', '.join(map(str, self.index))}]"
-        lines = f"{self.layer}: {place} ({self.mode}): {self.rule}: {self.message}"
+            place = f"{self.tensor}[{', '.join(map(str, self.index))}] "
+        lines = f"{self.layer}: {place}({self.mode}): {self.rule}: {self.message}"
         if self.analytic is not None and self.numeric is not None and self.steps is not None:
             lines += f": analytic {self.analytic:.10g}, numeric {self.numeric[0]:.10g} at h = {self.steps[0]:.3g}"
             if not math.isnan(self.numeric[1]):

@@ -18,7 +18,7 @@ import numpy as np
 import threadpoolctl
 
 import layernet
-from layernet.errors import LayernetError, UsageError
+from layernet.errors import LayernetError, UsageError, did_you_mean
 from layernet.train import checkpoint
 from layernet.train.checkpoint import Checkpoint
 from layernet.train.files import keep_as, write_bytes, write_text
@@ -60,7 +60,11 @@ class RunDirectory:
     def open(cls, path: Path) -> Self:
         """An existing run. Raises UsageError when there is none."""
         if not (path / "resolved.yaml").is_file():
-            raise UsageError(f"{path} is no run directory: it has no resolved.yaml", "give one that `train` made")
+            holder = path if path.is_dir() else path.parent
+            runs = [str(found.parent) for found in sorted(holder.glob("*/resolved.yaml"))]
+            what = "it has no resolved.yaml" if path.exists() else "it does not exist"
+            hint = did_you_mean(str(path), runs) if runs else "give one that `train` made"
+            raise UsageError(f"{path} is no run directory: {what}", hint)
         return cls(path)
 
     @property
