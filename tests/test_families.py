@@ -236,11 +236,10 @@ SCHEDULES = {
         "Decay": "{type: Decay, form: dexp, by: 10.0, steps: 2}",
     }.items()
 }
-if "Plateau" in BUILT_IN["schedule"]:
-    SCHEDULES["Plateau"] = {
-        "schedule": "{type: Plateau, patience: 0}",
-        "data": "{train: {type: FakeData, shape: [6], classes: 3, length: 16}, val: {fraction: 0.25}, batch_size: 8}",
-    }
+SCHEDULES["Plateau"] = {
+    "schedule": "{type: Plateau, patience: 0}",
+    "data": "{train: {type: FakeData, shape: [6], classes: 3, length: 16}, val: {fraction: 0.25}, batch_size: 8}",
+}
 AVERAGES = {"EMA": {"average": "EMA"}, "SWA": {"average": "{type: SWA, start: 1 steps, every: 1 steps}"}}
 
 
