@@ -6,10 +6,10 @@ import pytest
 
 from layernet.config.names import BUILT_IN
 from layernet.testing import CheckFailed, check_layer
-from layernet.testing.cases import LAYERS
-from layernet.testing.check_layer import broken_rules, inspect_layer
+from layernet.testing.alarms import alarms, seeds_for
+from layernet.testing.cases import LAYERS, LOSSES, Case
+from layernet.testing.check_layer import inspect_layer
 from layernet.testing.contract import RULES
-from layernet.testing.engine import Settings
 from tests.testing import broken_contract
 
 
@@ -61,13 +61,16 @@ def test_what_is_right_passes_with_its_report():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.label)
-def test_no_correct_layer_is_rejected_in_200_seeds(case):
-    for seed in range(200):
-        settings = Settings(**{**case.options, "seed": seed})
-        assert not broken_rules(case.make(), case.shape, settings)
-        report = case.check(seed=seed)
-        assert report.ok, report
+@pytest.mark.parametrize("case", [*LAYERS, *LOSSES], ids=lambda case: case.label)
+def test_no_false_alarm_in_200_seeds(case):
+    for seed in seeds_for(case, range(200)):
+        assert not alarms(case, seed), seed
+
+
+def test_alarms_are_heard():
+    case = Case("CacheOnSelf", broken_contract.CacheOnSelf, (3, 4))
+    assert "self untouched" in {failure.rule for failure in alarms(case, 0)}
+    assert list(seeds_for(case, range(3))) == [0, 1, 2]
 
 
 def test_every_built_in_layer_has_a_case():
