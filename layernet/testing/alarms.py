@@ -9,6 +9,7 @@ from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.testing.cases import Case
 from layernet.testing.check_layer import broken_rules
+from layernet.testing.check_loss import broken_loss_rules
 from layernet.testing.engine import Settings
 from layernet.testing.report import Failure
 
@@ -36,6 +37,8 @@ def alarms(case: Case, seed: int) -> list[Failure]:
     target = case.make()
     if isinstance(target, Layer):
         failures += broken_rules(target, case.shape, Settings(**options))
+    else:
+        failures += broken_loss_rules(target, case.shape, case.targets, Settings(**options))
     return failures
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from layernet.testing.gradcheck import gradcheck
 from layernet.testing.raised import once
 from layernet.testing.report import Failure, Report
 
+T = TypeVar("T")
+
 _FAR = 6.0
-
-
 _REDRAWS = 3
 
 
@@ -96,23 +96,25 @@ def _far_out(layer: Layer, shape: Sequence[int], settings: Settings, options: di
 
 def broken_rules(layer: Layer, shape: Sequence[int], settings: Settings) -> list[Failure]:
     """A failure for every rule of the contract that the layer breaks."""
-    failures = []
-    name = type(layer).__name__
     subject = Subject(layer, tuple(shape), settings.seed, max(2, settings.batch))
-    for rule in RULES:
+    return ask(RULES, subject, type(layer).__name__)
+
+
+def ask(rules: Sequence[Callable[[T], None]], subject: T, name: str) -> list[Failure]:
+    """A failure for every rule that the subject, called `name`, breaks."""
+    failures = []
+    for rule in rules:
         try:
             with np.errstate(all="ignore"):
                 rule(subject)
         except ShapeError:
-            raise  # the shape does not suit the layer: nothing to be learned about the layer
-        except Broken as broken:
-            failures.append(_failure(rule.__name__, name, str(broken)))
-        except LayernetError as error:
+            raise  # the shape does not suit it: nothing to be learned
+        except (Broken, LayernetError) as error:
             failures.append(_failure(rule.__name__, name, str(error)))
         except Exception as error:
             failures.append(_failure(rule.__name__, name, blame(error) or f"{type(error).__name__}: {error}"))
     return failures
 
 
-def _failure(rule: str, layer: str, message: str) -> Failure:
-    return Failure(rule.replace("_", " "), layer, "contract", layer, "", message)
+def _failure(rule: str, name: str, message: str) -> Failure:
+    return Failure(rule.replace("_", " "), name, "contract", name, "", message)
