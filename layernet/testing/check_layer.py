@@ -13,9 +13,10 @@ from layernet.core.blame import blame
 from layernet.core.layer import Layer
 from layernet.errors import LayernetError, ShapeError
 from layernet.testing.bench import Broken, Subject
+from layernet.testing.branches import Fact, Replay, facts_of, never_run
 from layernet.testing.contract import RULES
 from layernet.testing.engine import Settings
-from layernet.testing.gradcheck import gradcheck
+from layernet.testing.gradcheck import gradcheck, net_of
 from layernet.testing.raised import once
 from layernet.testing.report import Failure, Report
 
@@ -23,6 +24,7 @@ T = TypeVar("T")
 
 _FAR = 6.0
 _REDRAWS = 3
+_SEEDS = 40  # a branch that is taken once in ten times is missed once in seventy
 
 
 class CheckFailed(AssertionError):
@@ -60,6 +62,7 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     if gradients.ok:  # else it would say the same again
         report.add(_elsewhere(layer, shape, settings, gradients))
         report.add(_far_out(layer, shape, settings, options))
+        report.add(_other_branches(layer, shape, settings))
     report.failures = once(report.failures)
     report.notes.append(f"{len(RULES)} contract rules asked")
     report.seconds = time.perf_counter() - start
@@ -91,6 +94,31 @@ def _far_out(layer: Layer, shape: Sequence[int], settings: Settings, options: di
         return Report("", notes=["not checked far out: the output is not finite there"])  # sqrt of what is negative
     report.tensors = [replace(t, mode=f"{t.mode}, far out") for t in report.tensors]
     report.failures = [replace(f, mode=f"{f.mode}, far out") for f in report.failures]
+    return report
+
+
+def _other_branches(layer: Layer, shape: Sequence[int], settings: Settings) -> Report:
+    """The gradient check with other seeds, while they lead a random layer where it has not been."""
+    net, x = net_of(layer, shape, settings)
+    report, seen = Report(""), set[Fact]()
+    replay = Replay()
+    with replay.remembering():
+        for training in (True, False):
+            seen |= facts_of(net, x, training)
+    if not replay.used:
+        return report
+    for seed in range(settings.seed + 1, settings.seed + 1 + _SEEDS):
+        other = replace(settings, seed=seed)
+        facts = facts_of(*net_of(layer, shape, other), training=True)
+        if facts <= seen:
+            continue
+        seen |= facts
+        report.add(gradcheck(layer, shape, **vars(other)))
+        if not report.ok:
+            return report
+    missing = never_run(layer, seen)
+    if missing:
+        report.notes.append(f"never run with {1 + _SEEDS} seeds, so not checked: {'; '.join(missing)}")
     return report
 
 
