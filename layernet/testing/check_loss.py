@@ -13,6 +13,7 @@ from layernet.testing import rules_losses, rules_penalties
 from layernet.testing.check_layer import CheckFailed, ask
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck
+from layernet.testing.raised import once
 from layernet.testing.report import Failure, Report
 from layernet.testing.rules_losses import LARGEST, LossSubject
 from layernet.testing.rules_penalties import PenaltySubject
@@ -50,6 +51,7 @@ def inspect_loss(
     report = Report(type(loss).__name__)
     report.failures = broken_loss_rules(loss, shape, targets, settings, largest)
     report.add(_gradients(loss, shape, targets, options))
+    report.failures = once(report.failures)
     rules = rules_penalties.RULES if isinstance(loss, Penalty) else rules_losses.RULES
     report.notes.append(f"{len(rules)} contract rules asked")
     report.seconds = time.perf_counter() - start

@@ -61,6 +61,15 @@ def test_both_branches_of_a_random_layer_are_checked(layer):
         assert inspect_layer(broken_contract.Coin(), (3, 4), seed=seed).ok
 
 
+def test_a_branch_that_raises_is_a_failure():
+    class Raises(broken_contract.Coin):
+        def tails(self, x, dy):
+            raise IndexError("no such thing")
+
+    report = inspect_layer(Raises(), (3, 4))
+    assert any("no such thing" in str(failure) for failure in report.failures)
+
+
 def test_a_branch_that_was_never_seen_is_told():
     assert "never run" not in str(check_layer(broken_contract.Coin(), (3, 4)))
     report = check_layer(broken_contract.OneSidedCoin(), (3, 4))
