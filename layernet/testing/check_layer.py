@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,16 +13,18 @@ from layernet.core.blame import blame
 from layernet.core.layer import Layer
 from layernet.errors import LayernetError, ShapeError
 from layernet.testing.bench import Broken, Subject
+from layernet.testing.branches import Fact, Replay, facts_of, never_run
 from layernet.testing.contract import RULES
 from layernet.testing.engine import Settings
-from layernet.testing.gradcheck import gradcheck
+from layernet.testing.gradcheck import gradcheck, net_of
 from layernet.testing.raised import once
 from layernet.testing.report import Failure, Report
 
+T = TypeVar("T")
+
 _FAR = 6.0
-
-
 _REDRAWS = 3
+_SEEDS = 40  # a branch that is taken once in ten times is missed once in seventy
 
 
 class CheckFailed(AssertionError):
@@ -60,6 +62,7 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     if gradients.ok:  # else it would say the same again
         report.add(_elsewhere(layer, shape, settings, gradients))
         report.add(_far_out(layer, shape, settings, options))
+        report.add(_other_branches(layer, shape, settings))
     report.failures = once(report.failures)
     report.notes.append(f"{len(RULES)} contract rules asked")
     report.seconds = time.perf_counter() - start
@@ -94,25 +97,55 @@ def _far_out(layer: Layer, shape: Sequence[int], settings: Settings, options: di
     return report
 
 
+def _other_branches(layer: Layer, shape: Sequence[int], settings: Settings) -> Report:
+    """The gradient check with other seeds, while they lead a random layer where it has not been."""
+    net, x = net_of(layer, shape, settings)
+    report, seen = Report(""), set[Fact]()
+    replay = Replay()
+    with replay.remembering():
+        for training in (True, False):
+            seen |= facts_of(net, x, training)
+    if not replay.used:
+        return report
+    for seed in range(settings.seed + 1, settings.seed + 1 + _SEEDS):
+        net.seed = seed  # all that a check with this seed draws in its passes
+        try:
+            facts = facts_of(net, x, training=True)
+        except Exception as error:  # the check below says it in its own words
+            facts = {("raised", str(error))}
+        if facts <= seen:
+            continue
+        seen |= facts
+        report.add(gradcheck(layer, shape, **vars(replace(settings, seed=seed))))
+        if not report.ok:
+            return report
+    missing = never_run(layer, seen)
+    if missing:
+        report.notes.append(f"never run with {1 + _SEEDS} seeds, so not checked: {'; '.join(missing)}")
+    return report
+
+
 def broken_rules(layer: Layer, shape: Sequence[int], settings: Settings) -> list[Failure]:
     """A failure for every rule of the contract that the layer breaks."""
-    failures = []
-    name = type(layer).__name__
     subject = Subject(layer, tuple(shape), settings.seed, max(2, settings.batch))
-    for rule in RULES:
+    return ask(RULES, subject, type(layer).__name__)
+
+
+def ask(rules: Sequence[Callable[[T], None]], subject: T, name: str) -> list[Failure]:
+    """A failure for every rule that the subject, called `name`, breaks."""
+    failures = []
+    for rule in rules:
         try:
             with np.errstate(all="ignore"):
                 rule(subject)
         except ShapeError:
-            raise  # the shape does not suit the layer: nothing to be learned about the layer
-        except Broken as broken:
-            failures.append(_failure(rule.__name__, name, str(broken)))
-        except LayernetError as error:
+            raise  # the shape does not suit it: nothing to be learned
+        except (Broken, LayernetError) as error:
             failures.append(_failure(rule.__name__, name, str(error)))
         except Exception as error:
             failures.append(_failure(rule.__name__, name, blame(error) or f"{type(error).__name__}: {error}"))
     return failures
 
 
-def _failure(rule: str, layer: str, message: str) -> Failure:
-    return Failure(rule.replace("_", " "), layer, "contract", layer, "", message)
+def _failure(rule: str, name: str, message: str) -> Failure:
+    return Failure(rule.replace("_", " "), name, "contract", name, "", message)

@@ -108,13 +108,19 @@ def _check_layer(layer: Layer, shape: Sequence[int], x: Any, where: str, setting
     subject = f"{where} ({type(layer).__name__})" if where else type(layer).__name__
     report = Report(subject)
     with told(report, subject, "build"):
-        copy = layer.clone()
-        copy.name = copy.name or type(layer).__name__  # so that the paths of all in it start alike
-        net = Net([copy], shape).bind(settings.device, "float64", settings.seed)
-        if x is None:
-            x = input_for(copy, settings.batch, tuple(shape), stream(settings.seed, "input"))
+        net, x = net_of(layer, shape, settings, x)
         report.add(_check_modes(net, _batch(shape, x, settings), None, None, subject, settings, alone=True))
     return report
+
+
+def net_of(layer: Layer, shape: Sequence[int], settings: Settings, x: Any = None) -> tuple[Net, Any]:
+    """What a layer is checked in: a net of a copy of it, and a batch."""
+    copy = layer.clone()
+    copy.name = copy.name or type(layer).__name__  # so that the paths of all in it start alike
+    net = Net([copy], shape).bind(settings.device, "float64", settings.seed)
+    if x is None:
+        x = input_for(copy, settings.batch, tuple(shape), stream(settings.seed, "input"))
+    return net, x
 
 
 def _check_whole(
