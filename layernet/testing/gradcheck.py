@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -78,11 +78,20 @@ def gradcheck(
     return report
 
 
-def check_net(net: Net, objectives: Sequence[Objective], x: Any, targets: Any, **options: Any) -> Report:
+def check_net(
+    net: Net,
+    objectives: Sequence[Objective],
+    x: Any,
+    targets: Any,
+    *,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Report:
     """Check a training: each layer of the net alone at its own input shape, then the whole net with its objectives.
 
     Layers that are equal in type, arguments and input shape are checked once. Of a large net fewer points are compared
-    than of a layer (see `Settings.elements`), so that a config is checked in about a minute.
+    than of a layer (see `Settings.elements`), so that a config is checked in about a minute. `progress` is told what is
+    being checked.
     """
     settings = Settings(**options)
     start = time.perf_counter()
@@ -97,8 +106,12 @@ def check_net(net: Net, objectives: Sequence[Objective], x: Any, targets: Any, *
             if any(isinstance(part, Ref) for part in _arguments_of(layer)):
                 report.notes.append(f"{layer.label}: not checked alone, because it refers to another layer")
                 continue
+            if progress is not None:
+                progress(f"layer {index + 1} of {len(net.layers)}, {layer.path} ({type(layer).__name__})")
             given = x if index == 0 and layer.reader.integer_input else None
             report.add(_check_layer(layer, layer.in_shape, given, layer.path, replace(settings, batch=len(x))))
+        if progress is not None:
+            progress("the whole net")
         report.add(_check_whole(net, x, objectives, targets, "net", _within_reach(net, len(x), settings)))
     report.seconds = time.perf_counter() - start
     return report
