@@ -29,7 +29,7 @@ Line = Callable[[float], tuple[float, float]]
 """t -> (the t that was taken after rounding x + t, the objective there). At t = 0 it must not be asked."""
 
 _NOISES = 10.0
-_ZOOM = (16.0, 256.0)
+_ZOOM = (16.0, 64.0, 256.0)
 _PROOF = 0.01  # a comparison that is less exact than this proves little
 
 
@@ -154,12 +154,12 @@ def _zoom(
             return skipped, middle, h, "", False
     if smooth:
         return Verdict.FAILED, middle, h, "", False
-    if distances[1] > 4 * distances[0]:
+    if distances[-1] > 4 * distances[0]:
         return Verdict.FAILED, middle, h, "the objective jumps here", False
     slack = tolerance.slack(h, left, right)
-    if distances[1] < distances[0] / 4:  # strong curvature: the slope is known to within the distance only
+    if distances[-1] < distances[0] / 4:  # strong curvature: the slope is known to within the distance only
         skipped = Verdict.ILL_CONDITIONED
-        slack += distances[1]
+        slack += distances[-1]
     if min(left, right) - slack <= a <= max(left, right) + slack:
         return skipped, min(max(a, min(left, right)), max(left, right)), h, "", True
     return Verdict.FAILED, middle, h, f"outside the one-sided slopes {left:.9g} and {right:.9g} of a kink", False

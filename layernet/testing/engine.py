@@ -100,7 +100,9 @@ class Prober:
         step = self._device.asarray(direction)
 
         def line(t: float) -> tuple[float, float]:
-            self.flat[...] = self.original + t * step
+            self.flat[...] = step
+            self.flat *= t
+            self.flat += self.original
             try:
                 return t, self.variable.evaluate()
             finally:
@@ -116,7 +118,9 @@ def noise_of(variables: Sequence[Variable], evaluate: Callable[[], float], devic
 
     def along(t: float) -> float:
         for prober, step in zip(probers, steps, strict=True):
-            prober.flat[...] = prober.original + t * step
+            prober.flat[...] = step
+            prober.flat *= t  # without arrays in between: a variable may have millions of elements
+            prober.flat += prober.original
         return evaluate()
 
     try:
@@ -164,8 +168,8 @@ class _Search:
     def judge(self, start: int, stop: int) -> Point:
         """Compare along the direction's part on elements start..stop, scaled like a unit vector."""
         part = np.zeros_like(self._direction)
-        part[start:stop] = self._direction[start:stop] / math.sqrt(stop - start)
-        claimed = math.fsum(self._gradient[start:stop] * part[start:stop])
+        np.divide(self._direction[start:stop], math.sqrt(stop - start), out=part[start:stop])
+        claimed = float((self._gradient[start:stop] * part[start:stop]).sum())
         return judge(self._prober.direction(part), self._centre, claimed, self._step, self._tolerance)
 
     def narrow(self, point: Point) -> tuple[int, int, Point]:
