@@ -56,9 +56,10 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     report = Report(type(layer).__name__)
     report.failures = broken_rules(layer, shape, settings)
     gradients = gradcheck(layer, shape, **options)
+    if gradients.ok or all(failure.rule == "nothing" for failure in gradients.failures):
+        gradients = _anywhere(layer, shape, settings, gradients)
     report.add(gradients)
     if gradients.ok:  # else it would say the same again
-        report.add(_elsewhere(layer, shape, settings, gradients))
         report.add(_far_out(layer, shape, settings, options))
     report.failures = once(report.failures)
     report.notes.append(f"{len(RULES)} contract rules asked")
@@ -66,19 +67,24 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     return report
 
 
-def _elsewhere(layer: Layer, shape: Sequence[int], settings: Settings, report: Report) -> Report:
+def _anywhere(layer: Layer, shape: Sequence[int], settings: Settings, report: Report) -> Report:
     """The gradient check at other points, while every gradient of some tensor is zero: where all its ReLUs are dead."""
-    for offset in range(1, _REDRAWS + 1):
-        if not _unseen(report):
-            return Report("")
-        report = gradcheck(layer, shape, **{**vars(settings), "seed": settings.seed + offset})
-        if not report.ok:
-            return report
-    return Report("", notes=[f"no gradient was ever other than zero: {name}" for name in _unseen(report)])
-
-
-def _unseen(report: Report) -> list[str]:
-    return sorted({t.path for t in report.tensors if t.tiny and t.tiny == t.elements + t.directions})
+    merged = Report(report.title)
+    for offset in range(_REDRAWS + 1):
+        dark = set(merged.unseen())
+        if offset:
+            report = gradcheck(layer, shape, **{**vars(settings), "seed": settings.seed + offset})
+        merged.tensors += [t for t in report.tensors if not offset or t.failed or t.path in dark]
+        merged.notes += [note for note in report.notes if note not in merged.notes]
+        merged.failures = report.failures
+        if any(failure.rule != "nothing" for failure in report.failures) or not merged.unseen():
+            break
+    unseen = merged.unseen()
+    if not report.failures or len(unseen) < len({t.path for t in merged.tensors}):
+        merged.failures = [failure for failure in report.failures if failure.rule != "nothing"]
+    zero = "no gradient was ever other than zero: "
+    merged.notes = [n for n in merged.notes if not n.startswith(zero) or n.removeprefix(zero) in unseen]
+    return merged
 
 
 def _far_out(layer: Layer, shape: Sequence[int], settings: Settings, options: dict[str, Any]) -> Report:

@@ -54,12 +54,14 @@ class Effort:
             return settings, ""
         directions = next((n for n in range(settings.directions, 1, -1) if self._cost(1, n) <= allowed / 2), 1)
         elements = next((n for n in range(settings.elements, 1, -1) if self._cost(n, directions) <= allowed), 1)
+        modes = settings.modes if self._cost(elements, directions) <= allowed else settings.modes[:1]
+        where = "in each mode" if len(modes) > 1 else f"in {modes[0]} mode alone"
         note = (
             f"large ({sum(self.sizes):,} elements, {self.work / 1e6:,.0f} million multiply-adds a pass): at most "
-            f"{elements} elements and {directions} directions of a tensor were compared in each mode, "
+            f"{elements} elements and {directions} directions of a tensor were compared {where}, "
             f"not {settings.elements} and {settings.directions}"
         )
-        return replace(settings, elements=elements, directions=directions), note
+        return replace(settings, elements=elements, directions=directions, modes=modes), note
 
     def _cost(self, elements: int, directions: int) -> float:
         points = sum(min(size, elements) + directions * (size > elements) for size in self.sizes)

@@ -71,6 +71,7 @@ def gradcheck(
             report = _check_penalty(target, settings)
         else:
             raise UsageError(f"gradcheck takes a Layer, a Loss, a Penalty or a Net, got {target!r}")
+    _say_what_is_unseen(report)
     report.seconds = time.perf_counter() - start
     return report
 
@@ -108,8 +109,21 @@ def check_net(
         within, note = Effort.of(net.root, len(x)).within(WHOLE, settings)
         report.add(_check_whole(net, x, objectives, targets, "net", within))
         report.notes += [f"the whole net: {note}"] * bool(note)
+    _say_what_is_unseen(report)
     report.seconds = time.perf_counter() - start
     return report
+
+
+def _say_what_is_unseen(report: Report) -> None:
+    """A note for every tensor whose gradient is zero everywhere; a failure where all are, since nothing is shown."""
+    unseen = report.unseen()
+    if unseen and len(unseen) == len({t.path for t in report.tensors}) and not report.failures:
+        place = (report.tensors[0].subject, report.tensors[0].mode, report.tensors[0].layer)
+        message = "every gradient is zero here, analytic and numeric: the check shows nothing"
+        cause = "dead units, or a function that is flat: give inputs x where it is not"
+        report.failures.append(Failure("nothing", *place, "", message, cause=cause))
+    else:
+        report.notes += [f"no gradient was ever other than zero: {path}" for path in unseen]
 
 
 def _distinct(net: Net, report: Report) -> list[tuple[int, Layer]]:

@@ -19,7 +19,7 @@ class Failure:
 
     `rule` is one of `gradient` (the values differ), `missing` (no gradient where there should be one), `nan`,
     `contract` (wrong shape or type, an error of the core), `exception` (it raised one), `determinism`, `accumulation`,
-    `kinks` (too many points could not be compared), `precision`.
+    `kinks` (too many points could not be compared), `precision`, `nothing` (every gradient is zero: nothing is shown).
     """
 
     rule: str
@@ -109,6 +109,11 @@ class Report:
     def worst(self) -> float:
         """The largest relative error of any point that could be compared: at most rtol where all is well."""
         return max((tensor.worst for tensor in self.tensors), default=0.0)
+
+    def unseen(self) -> list[str]:
+        """The tensors whose gradients were below the rounding floor everywhere, in every mode: nothing is shown."""
+        seen = {t.path for t in self.tensors if t.tiny < t.elements + t.directions}
+        return sorted({t.path for t in self.tensors} - seen)
 
     def add(self, other: Report) -> None:
         """Take over what another report found."""

@@ -85,6 +85,7 @@ def _check_variable(
     elements = min(variable.gradient.size, settings.elements)
     directions = len(compared) - elements
     report.tensors.append(result_of(function.subject, function.mode, variable, compared, directions))
+    report.notes += _doubts(function, variable, compared)
     failed = [c for c in compared if c.point.verdict is Verdict.FAILED]
     if failed:
         cause = likely_cause(variable, compared, function.counts)
@@ -112,6 +113,20 @@ def _check_variable(
                 "precision", variable, f"the gradient of shape {shape} was computed in float32, the net is in float64"
             )
         )
+
+
+def _doubts(function: Function, variable: Variable, compared: Sequence[Compared]) -> list[str]:
+    """What is to be said of points that did not fail and were not told for certain."""
+    doubtful = [c for c in compared if c.point.verdict is Verdict.ILL_CONDITIONED]
+    if not doubtful:
+        return []
+    worst = max(doubtful, key=lambda c: abs(c.point.numeric[0] - c.point.numeric[1]))
+    place = "along a direction" if worst.index is None else f"at {list(worst.index)}"
+    a, (one, two), (h, half) = worst.point.analytic, worst.point.numeric, worst.point.steps
+    return [
+        f"{variable.layer}: {variable.tensor} ({function.mode}): {len(doubtful)} ill-conditioned of {len(compared)} "
+        f"points, the worst {place}: analytic {a:.10g}, numeric {one:.10g} at h = {h:.3g}, {two:.10g} at h = {half:.3g}"
+    ]
 
 
 def _differs(

@@ -39,7 +39,8 @@ def test_less_work_means_fewer_points_and_a_note() -> None:
         if share >= 0.1:
             assert cost.full(within) <= share * cost.full(settings)
     assert counts == sorted(counts, reverse=True)
-    assert (within.elements, within.directions) == (1, 1)
+    assert (within.elements, within.directions, within.modes) == (1, 1, ("train",))
+    assert "in train mode alone" in note
 
 
 @pytest.mark.parametrize(
