@@ -60,6 +60,7 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
         gradients = _anywhere(layer, shape, settings, gradients)
     report.add(gradients)
     if gradients.ok:  # else it would say the same again
+        report.failures += _at_zeros(layer, shape, settings)
         report.add(_far_out(layer, shape, settings, options))
     report.failures = once(report.failures)
     report.notes.append(f"{len(RULES)} contract rules asked")
@@ -98,6 +99,32 @@ def _far_out(layer: Layer, shape: Sequence[int], settings: Settings, options: di
     report.tensors = [replace(t, mode=f"{t.mode}, far out") for t in report.tensors]
     report.failures = [replace(f, mode=f"{f.mode}, far out") for f in report.failures]
     return report
+
+
+def _at_zeros(layer: Layer, shape: Sequence[int], settings: Settings) -> list[Failure]:
+    """Failures where gradients are NaN for inputs of which every third is zero, as behind a ReLU, and outputs are not.
+
+    An infinite gradient may be right there, that of a root; a NaN is a division of zero by zero.
+    """
+    bench = Subject(layer, tuple(shape), settings.seed, max(2, settings.batch)).bench()
+    x = bench.input(settings.batch)
+    if x.dtype.kind != "f":
+        return []
+    x.reshape(-1)[::3] = 0
+    failures = []
+    for mode in settings.modes:
+        with np.errstate(all="ignore"):
+            result = bench.run(x, bench.output_grad(settings.batch), mode == "train")
+        outputs = {name for name in result if name == "y" or name.startswith("output ")}
+        if not all(np.isfinite(result[name]).all() for name in outputs):
+            continue
+        for name in sorted(result.keys() - outputs):
+            if np.isnan(result[name]).any():
+                message = "nan where some inputs are zero, though the output is finite"
+                cause = "a division by the input, or by something that is zero with it"
+                label = type(layer).__name__
+                failures.append(Failure("nan", label, mode, label, name, message, cause=cause))
+    return failures
 
 
 def broken_rules(layer: Layer, shape: Sequence[int], settings: Settings) -> list[Failure]:

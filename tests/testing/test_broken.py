@@ -13,7 +13,7 @@ from layernet.layers.activation import ReLU, Tanh
 from layernet.layers.composite import Residual
 from layernet.layers.linear import Linear
 from layernet.losses import L1Penalty, Objective
-from layernet.testing import check_net, gradcheck
+from layernet.testing import CheckFailed, check_layer, check_net, gradcheck
 from tests.testing import broken
 
 MISTAKES = [
@@ -92,6 +92,12 @@ def test_a_slope_outside_the_subgradient_is_rejected_at_a_kink():
     (failure, _) = report.failures
     assert failure.index == (0, 0)
     assert "one-sided slopes" in failure.message
+
+
+def test_a_gradient_that_is_nan_at_zeros_is_rejected():
+    assert gradcheck(broken.ByDivision(), (5,)).ok  # inputs drawn without ties have no zero
+    with pytest.raises(CheckFailed, match="nan where some inputs are zero, though the output is finite"):
+        check_layer(broken.ByDivision(), (5,))
 
 
 def test_ill_conditioned_points_are_named_with_their_values():
