@@ -16,7 +16,7 @@ from layernet.testing.bench import Broken, Subject
 from layernet.testing.contract import RULES
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck
-from layernet.testing.raised import once
+from layernet.testing.raised import once, told
 from layernet.testing.report import Failure, Report
 
 _FAR = 6.0
@@ -60,7 +60,8 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
         gradients = _anywhere(layer, shape, settings, gradients)
     report.add(gradients)
     if gradients.ok:  # else it would say the same again
-        report.failures += _at_zeros(layer, shape, settings)
+        with told(report, type(layer).__name__, "zeros"):
+            report.failures += _at_zeros(layer, shape, settings)
         report.add(_far_out(layer, shape, settings, options))
     report.failures = once(report.failures)
     report.notes.append(f"{len(RULES)} contract rules asked")
