@@ -228,7 +228,7 @@ def test_a_config(layer: str, code: int, capsys: pytest.CaptureFixture[str]) -> 
         (["mine.py:Scale", "--shape", "4", "--arg", "start=["], "error: --arg start: cannot read the value '['"),
         (["Linear", "--shape", "4"], "error: Linear needs 'out_features'; give it with --arg out_features=VALUE"),
         (["Lineer", "--shape", "4"], "error: there is no layer called 'Lineer'; did you mean 'Linear'?"),
-        (["MSE", "--shape", "4"], "error: MSE is a loss, expected a layer; `layernet layers` lists all"),
+        (["accuracy", "--shape", "4"], "error: accuracy is a metric, expected a layer; `layernet layers` lists all"),
         (["qqqq", "--shape", "4"], "more: `layernet layers` lists all; one of your own is"),
         (
             ["mine.py", "--shape", "4"],
