@@ -181,7 +181,12 @@ class Builder:
 
     def layer(self, raw: Any, path: Path) -> Layer | None:
         """A single layer."""
-        made = self._part(Part("layer", raw), path)
+        made: Layer | None = self.part(Part("layer", raw), path)
+        return made
+
+    def part(self, part: Part, path: Path) -> Any:
+        """The object of a single part; None where it cannot be made."""
+        made = self._part(part, path)
         return None if made is None else made.value
 
     # things with a type

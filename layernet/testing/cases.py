@@ -299,6 +299,15 @@ def _log_distributions(shape: Shape, rng: Stream) -> HostArray:
     return np.asarray(np.log(_distributions(shape, rng)))
 
 
+TARGETS: dict[str, Targets] = {
+    "labels": _labels,
+    "values": _shares,
+    "signs": _sides,
+    "distributions": _distributions,
+}
+"""Targets that a loss may take: class numbers, numbers from 0 to 1 or -1 and 1 in the outputs' shape, shares of 1."""
+
+
 def _loss(cls: type[Loss], targets: Targets, note: str = "", shape: Shape = (5,), **arguments: Any) -> Case:
     return Case(cls.__name__, partial(cls, **arguments), shape, note, targets)
 
@@ -338,3 +347,5 @@ LOSSES: list[Case] = [
     Case("L1Penalty", partial(L1Penalty, "first.*")),
 ]
 """The losses and penalties."""
+
+CASES: list[Case] = [*LAYERS, *LOSSES]

@@ -17,7 +17,7 @@ from layernet.testing.branches import Fact, Replay, facts_of, never_run
 from layernet.testing.contract import RULES
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck, net_of
-from layernet.testing.raised import once
+from layernet.testing.raised import once, told
 from layernet.testing.report import Failure, Report
 
 T = TypeVar("T")
@@ -58,9 +58,12 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     report = Report(type(layer).__name__)
     report.failures = broken_rules(layer, shape, settings)
     gradients = gradcheck(layer, shape, **options)
+    if gradients.ok or all(failure.rule == "nothing" for failure in gradients.failures):
+        gradients = _anywhere(layer, shape, settings, gradients)
     report.add(gradients)
     if gradients.ok:  # else it would say the same again
-        report.add(_elsewhere(layer, shape, settings, gradients))
+        with told(report, type(layer).__name__, "zeros"):
+            report.failures += _at_zeros(layer, shape, settings)
         report.add(_far_out(layer, shape, settings, options))
         report.add(_other_branches(layer, shape, settings))
     report.failures = once(report.failures)
@@ -69,19 +72,24 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     return report
 
 
-def _elsewhere(layer: Layer, shape: Sequence[int], settings: Settings, report: Report) -> Report:
+def _anywhere(layer: Layer, shape: Sequence[int], settings: Settings, report: Report) -> Report:
     """The gradient check at other points, while every gradient of some tensor is zero: where all its ReLUs are dead."""
-    for offset in range(1, _REDRAWS + 1):
-        if not _unseen(report):
-            return Report("")
-        report = gradcheck(layer, shape, **{**vars(settings), "seed": settings.seed + offset})
-        if not report.ok:
-            return report
-    return Report("", notes=[f"no gradient was ever other than zero: {name}" for name in _unseen(report)])
-
-
-def _unseen(report: Report) -> list[str]:
-    return sorted({t.path for t in report.tensors if t.tiny and t.tiny == t.elements + t.directions})
+    merged = Report(report.title)
+    for offset in range(_REDRAWS + 1):
+        dark = set(merged.unseen())
+        if offset:
+            report = gradcheck(layer, shape, **{**vars(settings), "seed": settings.seed + offset})
+        merged.tensors += [t for t in report.tensors if not offset or t.failed or t.path in dark]
+        merged.notes += [note for note in report.notes if note not in merged.notes]
+        merged.failures = report.failures
+        if any(failure.rule != "nothing" for failure in report.failures) or not merged.unseen():
+            break
+    unseen = merged.unseen()
+    if not report.failures or len(unseen) < len({t.path for t in merged.tensors}):
+        merged.failures = [failure for failure in report.failures if failure.rule != "nothing"]
+    zero = "no gradient was ever other than zero: "
+    merged.notes = [n for n in merged.notes if not n.startswith(zero) or n.removeprefix(zero) in unseen]
+    return merged
 
 
 def _far_out(layer: Layer, shape: Sequence[int], settings: Settings, options: dict[str, Any]) -> Report:
@@ -123,6 +131,32 @@ def _other_branches(layer: Layer, shape: Sequence[int], settings: Settings) -> R
     if missing:
         report.notes.append(f"never run with {1 + _SEEDS} seeds, so not checked: {'; '.join(missing)}")
     return report
+
+
+def _at_zeros(layer: Layer, shape: Sequence[int], settings: Settings) -> list[Failure]:
+    """Failures where gradients are NaN for inputs of which every third is zero, as behind a ReLU, and outputs are not.
+
+    An infinite gradient may be right there, that of a root; a NaN is a division of zero by zero.
+    """
+    bench = Subject(layer, tuple(shape), settings.seed, max(2, settings.batch)).bench()
+    x = bench.input(settings.batch)
+    if x.dtype.kind != "f":
+        return []
+    x.reshape(-1)[::3] = 0
+    failures = []
+    for mode in settings.modes:
+        with np.errstate(all="ignore"):
+            result = bench.run(x, bench.output_grad(settings.batch), mode == "train")
+        outputs = {name for name in result if name == "y" or name.startswith("output ")}
+        if not all(np.isfinite(result[name]).all() for name in outputs):
+            continue
+        for name in sorted(result.keys() - outputs):
+            if np.isnan(result[name]).any():
+                message = "nan where some inputs are zero, though the output is finite"
+                cause = "a division by the input, or by something that is zero with it"
+                label = type(layer).__name__
+                failures.append(Failure("nan", label, mode, label, name, message, cause=cause))
+    return failures
 
 
 def broken_rules(layer: Layer, shape: Sequence[int], settings: Settings) -> list[Failure]:
