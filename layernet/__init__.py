@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     from layernet.layers.rectifier import Softplus as Softplus
     from layernet.layers.resample import GaussianBlur as GaussianBlur
     from layernet.layers.resample import Resize as Resize
+    from layernet.layers.resample import RGBToLab as RGBToLab
     from layernet.layers.resample import RGBToYUV as RGBToYUV
     from layernet.layers.resample import Upsample as Upsample
     from layernet.layers.separable import SeparableConv2d as SeparableConv2d
@@ -172,6 +173,7 @@ if TYPE_CHECKING:
     from layernet.optim.optimizers import AdamW as AdamW
     from layernet.optim.optimizers import Lion as Lion
     from layernet.optim.optimizers import RMSprop as RMSprop
+    from layernet.optim.plateau import Plateau as Plateau
     from layernet.optim.schedules import Constant as Constant
     from layernet.optim.schedules import Cosine as Cosine
     from layernet.optim.schedules import CosineRestarts as CosineRestarts

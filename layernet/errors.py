@@ -10,6 +10,8 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+_LISTED, _LIKEST = 15, 4  # known words that a hint lists; how many of more
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -33,7 +35,8 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        place = "".join(f"{part}: " for part in (self.mark, self.path) if part)
+        said = self.mark is not None and not self.mark.line and self.mark.file.endswith(f" {self.path}")
+        place = "".join(f"{part}: " for part in (self.mark, "" if said else self.path) if part)
         return place + self.message + (f"; {self.hint}" if self.hint else "")
 
 
@@ -108,7 +111,7 @@ class ShapeError(LayernetError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest of the known words, or lists them when none is near."""
+    """A hint that names the nearest of the known words, or lists them when none is near: of many, the likest."""
     choices = sorted(set(known))
     folded = {choice.casefold(): choice for choice in choices}
     near = difflib.get_close_matches(word.casefold(), list(folded), n=len(folded) or 1, cutoff=0.4)
@@ -119,6 +122,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return f"did you mean {folded[near[0]]!r}?"
     if not choices:
         return "nothing is allowed here"
+    if len(choices) > _LISTED:
+        likest = difflib.get_close_matches(word.casefold(), list(folded), n=_LIKEST, cutoff=0.0)
+        return f"known: {', '.join(folded[choice] for choice in likest)} and {len(choices) - _LIKEST} more"
     return f"known: {', '.join(choices)}"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,20 @@ class Metric(Configurable):
         if "_running" not in self.__dict__:  # so that a subclass owes no super().__init__()
             self.reset()
         return self.__dict__["_running"]  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric on one of the net's outputs: `on` is the output's name."""
+
+    metric: Metric
+    on: str = "output"
+
+    def result(self) -> dict[str, float]:
+        """What the metric found, by log name: its own, after that of an output beside the net's own: `aux_accuracy`."""
+        prefix = "" if self.on == "output" else f"{self.on}_"
+        # a user's metric may return numpy's numbers, which JSON, and so a checkpoint, cannot hold
+        return {prefix + name: float(value) for name, value in self.metric.result().items()}
 
 
 class accuracy(Metric):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from layernet.backend import Array
 from layernet.core.context import Context, Tape
 from layernet.core.net import Net
+from layernet.errors import UsageError, did_you_mean
 from layernet.losses import Objective, Penalty
+from layernet.metrics import Measure
 
 
 class ObjectivesPass:
@@ -31,7 +34,7 @@ class ObjectivesPass:
                     value = objective.loss.forward(self._params[objective.name], context)
                     self.sums[objective.name] = (float(value), 1.0)
                 else:
-                    value, normaliser = objective.loss.forward(tape.outputs[objective.on], target, context)
+                    value, normaliser = objective.loss.forward(_output(tape, objective.on), target, context)
                     self.sums[objective.name] = (float(value), float(normaliser))
 
     @property
@@ -67,27 +70,43 @@ def total_of(objectives: Sequence[Objective], sums: dict[str, tuple[float, float
     return sum(o.weight * (s / n if n else 0.0) for o in objectives for s, n in [sums[o.name]])
 
 
+def without_penalties(objectives: Sequence[Objective]) -> list[Objective]:
+    """Those that look at outputs: the others are equal for all batches of an evaluation."""
+    return [objective for objective in objectives if not isinstance(objective.loss, Penalty)]
+
+
+def penalties_of(objectives: Sequence[Objective], net: Net) -> dict[str, tuple[float, float]]:
+    """(value, 1) of each penalty on a net as it stands, by objective name."""
+    tape = Tape(net.device, net.dtype, recording=False)
+    penalties = [objective for objective in objectives if isinstance(objective.loss, Penalty)]
+    return ObjectivesPass(penalties, net, tape, None).sums
+
+
 class Meter:
     """Objectives and metrics gathered over many batches."""
 
-    def __init__(self, objectives: Sequence[Objective], metrics: Sequence[Any]) -> None:
+    def __init__(self, objectives: Sequence[Objective], measures: Sequence[Measure]) -> None:
         self.objectives = objectives
-        self.metrics = [metric.clone() for metric in metrics]
+        self.measures = [replace(measure, metric=measure.metric.clone()) for measure in measures]
         self.reset()
 
     def reset(self) -> None:
         """Start anew."""
         self._sums = {objective.name: (0.0, 0.0) for objective in self.objectives}
-        for metric in self.metrics:
-            metric.reset()
+        for measure in self.measures:
+            measure.metric.reset()
 
     def update(self, objectives: ObjectivesPass, tape: Tape, target: Array) -> None:
         """Count one batch in."""
-        for name, (value, normaliser) in objectives.sums.items():
+        self.add(objectives.sums)
+        for measure in self.measures:
+            measure.metric.update(_output(tape, measure.on), target)
+
+    def add(self, sums: Mapping[str, tuple[float, float]]) -> None:
+        """Count (sum, normaliser) of objectives in, by name."""
+        for name, (value, normaliser) in sums.items():
             total, count = self._sums[name]
             self._sums[name] = (total + value, count + normaliser)
-        for metric in self.metrics:
-            metric.update(tape.output, target)
 
     def result(self) -> dict[str, float]:
         """`loss`, each objective by name where there are several, and the metrics; nan before any batch."""
@@ -95,17 +114,23 @@ class Meter:
         found = {"loss": sum(objective.weight * means[objective.name] for objective in self.objectives)}
         if len(means) > 1:
             found.update(means)
-        for metric in self.metrics:
-            # a user's metric may return numpy's numbers, which JSON, and so a checkpoint, cannot hold
-            found.update({name: float(value) for name, value in metric.result().items()})
+        for measure in self.measures:
+            found.update(measure.result())
         return found
 
     def state(self) -> dict[str, Any]:
         """Plain data to go on from."""
-        return {"sums": self._sums, "metrics": [metric.state() for metric in self.metrics]}
+        return {"sums": self._sums, "metrics": [measure.metric.state() for measure in self.measures]}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self._sums = {name: (value, count) for name, (value, count) in state["sums"].items()}
-        for metric, values in zip(self.metrics, state["metrics"], strict=True):
-            metric.load_state(values)
+        for measure, values in zip(self.measures, state["metrics"], strict=True):
+            measure.metric.load_state(values)
+
+
+def _output(tape: Tape, name: str) -> Array:
+    """An output of a pass. Raises UsageError where none is called so: what a user's layer emits is seen here."""
+    if name not in tape.outputs:
+        raise UsageError(f"the net gave no output called {name!r}", did_you_mean(name, tape.outputs))
+    return tape.outputs[name]

@@ -41,6 +41,12 @@ def test_it_builds(theirs: str, ours: str, tmp_path: Path) -> None:
     key, colon, rest = ours.partition(": ")
     if ours.startswith("{") or not colon:
         text = BASE.replace("ENTRY", f"Tanh, {'Flatten, ' if 'Linear' in ours else ''}{ours}")
+    elif key == "data":
+        text = (
+            BASE.replace("ENTRY", "Tanh")
+            .replace("[8, 8, 16]", "[8, 8, 1]")
+            .replace("data: {train: {type: Digits, split: train}, batch_size: 64}", ours)
+        )
     elif key.startswith("net."):
         text = BASE.replace("ENTRY", "Tanh")
         assert data["net"]["input"] == yaml.safe_load(rest)
@@ -51,6 +57,8 @@ def test_it_builds(theirs: str, ours: str, tmp_path: Path) -> None:
     if "BCE" in ours or "Squares" in ours:  # whose targets are numbers
         (tmp_path / "own.py").write_text(OWN_DATA)
         own = "{type: './own.py:Numbers'}"
+    if key == "data":
+        own = "{type: Digits, split: train}"
     config = load_config_text(text.replace("{type: Digits, split: train}", own), folder=tmp_path)
     assert config.net.output_shape == (10,)
 

@@ -1,4 +1,7 @@
-"""cuda-convnet's semantics, a test each, against loops (docs/coming-from-cuda-convnet.md)."""
+"""cuda-convnet's semantics, a test each, against loops (docs/coming-from-cuda-convnet.md).
+
+`ROWS` names what its results depend on, and the tests of each; what is not here, the page says.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,38 @@ import numpy as np
 import pytest
 
 import layernet as ln
+from layernet.config.experiment import load_config_text
+from layernet.errors import ConfigError, ContractError
 from tests.layers.one_layer import net_of, numbers, run
+
+ROWS = {
+    "conv output size": ["test_conv_size_is_the_ceiling"],
+    "pool output size": ["test_pool_windows_are_clipped_and_ties_all_get_the_gradient"],
+    "pool edges": ["test_pool_windows_are_clipped_and_ties_all_get_the_gradient"],
+    "max-pool ties": ["test_pool_windows_are_clipped_and_ties_all_get_the_gradient"],
+    "cmrnorm": ["test_cmrnorm"],
+    "rnorm": ["test_rnorm_and_cnorm"],
+    "cnorm": ["test_rnorm_and_cnorm"],  # with the exact gradient: tests/layers/test_local_norm.py
+    "groups": ["test_conv_reads_zeros_beyond_the_image_and_groups_see_their_channels"],
+    "randSparse": ["test_a_random_wiring_is_an_order_of_channels_before_groups"],
+    "size limits": ["test_there_are_no_limits_of_size"],
+    "weight layout": ["test_weights_of_theirs_go_over", "test_a_trained_conv_becomes_local"],
+    "gradient": ["test_the_gradient_is_the_mean_over_the_cases_there_are"],
+    "update": ["test_the_update_is_theirs"],
+    "sharing": ["test_shared_weights_sum_the_gradients_of_their_uses"],
+    "frozen layers": ["test_a_layer_that_does_not_learn_stays", "test_nothing_goes_back_below_the_first_that_learns"],
+    "init": ["test_init", "test_an_init_function_gives_the_exact_shape"],
+    "v2 lr schedules": ["test_lr_schedules_end_at_base_by_factor", "test_dexp_has_level_stairs"],
+    "v2 constraints": ["test_wball_is_exactly_that_norm_and_local_at_most"],
+    "multiview": ["test_views_are_averaged_as_probabilities"],
+    "graph rules": ["test_eltmax_gives_every_tied_input_the_whole_gradient", "test_eltsum_takes_coefficients"],
+    "config traps": ["test_an_unknown_key_is_an_error"],
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_has_its_tests(row: str) -> None:
+    assert all(callable(globals()[name]) for name in ROWS[row])
 
 
 def window(position: int, size: int, stride: int, start: int, length: int) -> range:
@@ -171,3 +205,142 @@ def test_eltmax_gives_every_tied_input_the_whole_gradient() -> None:
     x = np.array([[1.0, -2.0]])
     branches: list[list[ln.Layer]] = [[], [ln.Abs()]]
     np.testing.assert_array_equal(run(net_of(ln.Maximum(branches, ties="all"), x), x, np.ones((1, 2))).dx, [[2, -1]])
+
+
+def test_eltsum_takes_coefficients() -> None:
+    x = numbers((2, 3))
+    net = net_of(ln.Add([[ln.Affine(0.5)], [ln.Square(), ln.Affine(-1.0)]]), x)
+    np.testing.assert_allclose(run(net, x).y, 0.5 * x - x * x)
+
+
+def test_a_random_wiring_is_an_order_of_channels_before_groups() -> None:
+    order = [3, 0, 2, 1]
+
+    class Wiring(ln.Layer):
+        def forward(self, x: np.ndarray, ctx: ln.Context) -> np.ndarray:  # type: ignore[type-arg]
+            return x[..., order]
+
+        def backward(self, dy: np.ndarray, ctx: ln.Context) -> np.ndarray:  # type: ignore[type-arg]
+            return dy[..., np.argsort(order)]
+
+    x = numbers((2, 5, 5, 4))
+    conv = ln.Conv2d(2, 3, groups=2, bias=False)
+    net = net_of([Wiring(), conv], x)
+    (weight,) = (p.data for p in net.params().values())
+    one, other = (x[:, :3, :3, order[group : group + 2]] * weight[group // 2] for group in (0, 2))
+    np.testing.assert_allclose(run(net, x).y[:, 0, 0], np.stack([v.sum((1, 2, 3)) for v in (one, other)], axis=-1))
+
+
+def test_there_are_no_limits_of_size() -> None:
+    # theirs: 1 to 3 channels or a multiple of 4, filters by 16, pooled and normalised channels by 16, square images
+    layers = [ln.Conv2d(3, [2, 3]), ln.MaxPool2d(2), ln.LocalResponseNorm(5), ln.Local2d(7, 2)]
+    assert ln.Net(layers, (9, 6, 5)).output_shape == (3, 1, 7)
+
+
+def test_weights_of_theirs_go_over() -> None:
+    x = numbers((2, 6, 6, 3))
+    rng = np.random.default_rng(1)
+    conv, fc = rng.normal(size=(3 * 3 * 3, 4)), rng.normal(size=(4 * 4 * 4, 5))
+    net = ln.Net([ln.Conv2d(4, 3).named("conv1"), ln.Flatten(), ln.Linear(5).named("fc1")], (6, 6, 3))
+    net.bind("cpu", "float64")
+    conv1 = conv.reshape(3, 3, 3, 4).transpose(3, 1, 2, 0)
+    fc1 = fc.reshape(4, 4, 4, 5).transpose(3, 1, 2, 0).reshape(5, -1)
+    net.load_state_dict(net.state_dict() | {"conv1.weight": conv1, "fc1.weight": fc1})
+    planes = np.zeros((2, 4, 4, 4))  # theirs: cases, channels, rows, columns
+    for n, r, c in np.ndindex(2, 4, 4):
+        planes[n, :, r, c] = x[n, r : r + 3, c : c + 3].transpose(2, 0, 1).reshape(-1) @ conv
+    np.testing.assert_allclose(net.predict(x), planes.reshape(2, -1) @ fc, rtol=1e-10)
+
+
+def test_a_trained_conv_becomes_local() -> None:
+    x = numbers((2, 6, 5, 3))
+    conv = net_of(ln.Conv2d(4, 3, padding=1).named("one"), x)
+    local = net_of(ln.Local2d(4, 3, padding=1).named("one"), x)
+    shared = conv.state_dict()
+    local.load_state_dict({p: np.broadcast_to(shared[p], v.shape) for p, v in local.state_dict().items()})
+    np.testing.assert_allclose(local.predict(x), conv.predict(x), rtol=1e-12)
+
+
+def test_nothing_goes_back_below_the_first_that_learns() -> None:
+    asked = []
+
+    class Probe(ln.Layer):
+        def forward(self, x: np.ndarray, ctx: ln.Context) -> np.ndarray:  # type: ignore[type-arg]
+            ctx.save()
+            return x
+
+        def backward(self, dy: np.ndarray, ctx: ln.Context) -> np.ndarray:  # type: ignore[type-arg]
+            asked.append(self.path)
+            return dy
+
+    layers = [
+        ln.Linear(4).named("fc1"),
+        Probe().named("below"),
+        ln.Linear(3).named("fc2"),
+        Probe().named("between"),
+        ln.Linear(2).named("fc3"),
+    ]
+    net = ln.Net(layers, (3,)).bind("cpu", "float64")
+    net.freeze("fc1.*")
+    net.freeze("fc3.*")
+    x = numbers((5, 3))
+    net.backward(net.forward(x, training=True), numbers((5, 2)))
+    assert asked == ["between"]
+    assert {path for path, p in net.params().items() if p.has_grad} == {"fc2.weight", "fc2.bias"}
+
+
+def test_init() -> None:
+    layer = ln.Linear(300, weight_init=ln.init.normal(0.01), bias_init=ln.init.constant(1.0))
+    net = ln.Net([layer.named("fc")], (400,)).bind("cpu", "float64")
+    weight, bias = (p.data for p in net.params().values())
+    assert weight.std() == pytest.approx(0.01, rel=0.01)
+    assert abs(weight.mean()) < 1e-4
+    assert ((weight / 0.01) ** 4).mean() == pytest.approx(3, rel=0.05)  # of a normal distribution
+    assert (bias == 1).all()
+
+
+def test_an_init_function_gives_the_exact_shape() -> None:
+    def make(shape: tuple[int, ...], rng: object) -> np.ndarray:  # type: ignore[type-arg]
+        return np.arange(6.0).reshape(2, 3)
+
+    net = ln.Net([ln.Linear(2, weight_init=make, bias=False)], (3,)).bind("cpu")
+    assert net.params()["linear_1.weight"].data.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(ContractError, match=r"returned shape \(2, 3\), expected \(3, 2\)"):
+        ln.Net([ln.Linear(3, weight_init=make, bias=False)], (2,)).bind("cpu")
+
+
+def test_wball_is_exactly_that_norm_and_local_at_most() -> None:
+    layers = [ln.Conv2d(4, 3).named("conv"), ln.Local2d(2, 2).named("local"), ln.Flatten(), ln.Linear(3).named("fc")]
+    net = ln.Net(layers, (6, 6, 2)).bind("cpu", "float64")
+    before = {path: p.data.copy() for path, p in net.params().items()}
+    groups = {"conv.weight": {"norm": 1.0}, "fc.weight": {"norm": 3.0}, "local.weight": {"max_norm": 1.4}}
+    ln.SGD(0.0, groups=groups).attach(net).step()
+    for path, norm in (("conv.weight", 1.0), ("fc.weight", 3.0)):
+        rows, old = (values.reshape(len(values), -1) for values in (net.params()[path].data, before[path]))
+        np.testing.assert_allclose(rows, norm * old / np.sqrt((old**2).sum(axis=1, keepdims=True)), rtol=1e-12)
+    old = before["local.weight"]  # (rows, columns, filters, 2, 2, 4): a filter at each place
+    scale = np.minimum(1, 1.4 / np.sqrt((old**2).sum(axis=(3, 4, 5), keepdims=True)))
+    assert 0 < (scale == 1).sum() < scale.size
+    np.testing.assert_allclose(net.params()["local.weight"].data, old * scale, rtol=1e-12)
+
+
+def test_views_are_averaged_as_probabilities() -> None:
+    views = [numbers((3, 4, 4, 2), seed) for seed in range(2)]
+    net = net_of([ln.Flatten(), ln.Linear(3), ln.Softmax()], views[0])
+    labels = np.array([0, 1, 2])
+    p = np.mean([net.predict(view) for view in views], axis=0)
+    loss, _ = ln.NLL()(np.log(p), labels)
+    assert loss == pytest.approx(-np.log(p[np.arange(3), labels]).mean())
+
+
+def test_an_unknown_key_is_an_error() -> None:
+    # their example that could not be loaded: the parser wants `size`, the file said `sizeX`
+    text = """
+data: {train: {type: FakeData, shape: [8, 8, 3]}, batch_size: 4}
+net: {input: [8, 8, 3], layers: [{type: LocalResponseNorm, sizeX: 3}, Flatten, {type: Linear, out_features: 10}]}
+loss: CrossEntropy
+optimizer: {type: SGD, lr: 0.1}
+train: {epochs: 1}
+"""
+    with pytest.raises(ConfigError, match=r"unknown key 'sizeX'; did you mean 'size'"):
+        load_config_text(text)

@@ -2,14 +2,17 @@
 
 The blocks of a page run in order in a folder of the page's own, its Python blocks in one namespace, with the tests that
 they define. A comment above a block says more: `<!-- file: NAME -->` also adds it to a file, `<!-- config -->` is a
-whole config to be validated, `<!-- command -->` or `<!-- command: exit 1 -->` are command lines to run, and
-`<!-- output -->` is what the block before it printed, but for the numbers.
+whole config to be validated (`<!-- config: NAME -->`: as that file), `<!-- command -->` or
+`<!-- command: exit 1 -->` are command lines to run, `<!-- output -->` is what the block before it printed, but for the
+numbers, and `<!-- alone -->` is Python that brings all that it needs.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,25 @@ def without_numbers(text: str) -> str:
     return "\n".join(" ".join(line.split()) for line in numbers.strip().splitlines())
 
 
+def forget_modules(folder: Path) -> None:
+    """Let the modules of a folder be imported anew: the page goes on writing them."""
+    for name, module in list(sys.modules.items()):
+        if str(folder) in str(getattr(module, "__file__", None)):
+            del sys.modules[name]
+
+
+def run(line: str) -> int:
+    """The exit code of a command line."""
+    program, *argv = shlex.split(line)
+    if program == "pytest":
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", *argv], env=environment, stdout=subprocess.PIPE
+        ).returncode
+    assert program == "layernet"
+    return main(argv)
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT / "docs"))
 )
@@ -43,7 +65,6 @@ def test_the_blocks_of_a_page_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
     namespace: dict[str, Any] = {"__name__": "page"}
     printed = ""
     try:
@@ -56,13 +77,14 @@ def test_the_blocks_of_a_page_work(
                 assert without_numbers(printed) == without_numbers(content)
             elif what == "command":
                 for line in content.splitlines():
-                    program, *argv = shlex.split(line)
-                    assert program == "layernet"
-                    assert main(argv) == (int(argument.split()[1]) if argument else 0), line
+                    assert run(line) == (int(argument.split()[1]) if argument else 0), line
             elif what == "config":
-                Path("page.yaml").write_text(content)
-                load_config("page.yaml")
-            elif language == "python":
+                Path(argument or "page.yaml").write_text(content)
+                load_config(argument or "page.yaml")
+            elif what == "alone":
+                forget_modules(tmp_path)
+                exec(compile(content, page.name, "exec"), {"__name__": "page"})
+            elif language == "python" and not argument.startswith("test_"):  # those are for pytest
                 known = set(namespace)
                 exec(compile(content, page.name, "exec"), namespace)
                 for name in sorted(set(namespace) - known):
@@ -70,9 +92,7 @@ def test_the_blocks_of_a_page_work(
                         namespace[name]()
             printed = capsys.readouterr().out or printed
     finally:
-        for name in set(sys.modules) - before:
-            if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
-                del sys.modules[name]
+        forget_modules(tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))
@@ -83,7 +103,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_guide_names_every_rule_of_the_contract() -> None:
-    table = (ROOT / "docs" / "custom-layers.md").read_text()
+    table = (ROOT / "docs" / "custom-layers.md").read_text().partition("## 6.")[2].partition("## 7.")[0]
     rules = {row.rpartition("|")[0].rpartition("|")[2].strip() for row in table.splitlines() if row.startswith("|")}
     rules -= {"rule that catches it", "---"}
     assert rules == {rule.__name__.replace("_", " ") for rule in RULES} | {"gradient", "missing"}

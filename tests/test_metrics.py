@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layernet.backend.device import get_device
+from layernet.core.context import Tape
+from layernet.core.net import Net
 from layernet.errors import CheckpointError, DataError, ShapeError, UsageError
-from layernet.metrics import Metric, accuracy
+from layernet.layers.shape import Flatten
+from layernet.metrics import Measure, Metric, accuracy
+from layernet.objectives import Meter, ObjectivesPass
 
 
 def measure(metric: Metric, outputs, target) -> float:
@@ -129,3 +134,24 @@ def test_a_metric_of_ones_own():
     other.update(np.zeros((2, 2)), None)
     metric.merge(other)
     assert metric.result() == {"mean_output": 1.0}
+
+
+def pass_of(**outputs: list[list[float]]) -> Tape:
+    tape = Tape(get_device("cpu"), "float64")
+    tape.outputs.update({name: np.array(values) for name, values in outputs.items()})
+    return tape
+
+
+def test_metrics_look_at_the_output_that_they_are_on():
+    metric = accuracy()
+    meter = Meter([], [Measure(metric), Measure(metric, on="aux")])
+    tape, target = pass_of(output=[[1.0, 0.0]] * 4, aux=[[1.0, 0.0]] + [[0.0, 1.0]] * 3), np.array([0, 1, 1, 1])
+    nothing = ObjectivesPass([], Net([Flatten()], (2,)), tape, target)
+    meter.update(nothing, tape, target)
+    assert meter.result() == {"loss": 0, "accuracy": 0.25, "aux_accuracy": 1.0}
+    again = Meter([], [Measure(metric), Measure(metric, on="aux")])
+    again.load_state(meter.state())
+    assert again.result() == meter.result()
+    assert math.isnan(metric.result()["accuracy"])  # a meter counts in metrics of its own
+    with pytest.raises(UsageError, match="the net gave no output called 'aus'; did you mean 'aux'"):
+        Meter([], [Measure(metric, on="aus")]).update(nothing, tape, target)

@@ -36,6 +36,10 @@ class Device:
         """The array on the host, wherever it was: a net may move here from a GPU."""
         return array.get() if hasattr(array, "get") else np.asarray(array)
 
+    def facts(self) -> dict[str, str]:
+        """What the device is, and the versions of what runs on it."""
+        return {}
+
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
 
@@ -49,6 +53,16 @@ class CudaDevice(Device):
     """One CUDA device, through cupy."""
 
     index: int
+
+    def facts(self) -> dict[str, str]:
+        cuda = self.xp.cuda
+        name = cuda.runtime.getDeviceProperties(self.index)["name"]
+        return {
+            "gpu": name.decode() if isinstance(name, bytes) else str(name),
+            "cupy": str(self.xp.__version__),
+            "cuda_runtime": str(cuda.runtime.runtimeGetVersion()),
+            "cuda_driver": str(cuda.runtime.driverGetVersion()),
+        }
 
     def synchronize(self) -> None:
         self.xp.cuda.Device(self.index).synchronize()

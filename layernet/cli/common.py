@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 
 from layernet.errors import UsageError
 
@@ -23,6 +25,11 @@ def add_set(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="override a value, e.g. --set train.epochs=2; may be given several times",
     )
+
+
+def terminal_width() -> int | None:
+    """How wide the terminal is that is written to; None for a file or a pipe, where lines stay whole."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

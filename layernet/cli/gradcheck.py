@@ -1,57 +1,129 @@
-"""`layernet gradcheck CONFIG | CLASS`."""
+"""`layernet gradcheck TARGET ...`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layernet.cli.common import add_set, parse_shape
 from layernet.errors import UsageError
 
 if TYPE_CHECKING:
     from layernet.testing.report import Report
+    from layernet.testing.suite import Job
 
-HELP = "hold a layer to the whole contract, or a config to its gradients, which are compared with numeric ones"
+HELP = (
+    "compare gradients with numeric ones, of layers, losses, penalties and configs; hold layers to the whole contract"
+)
 EXAMPLE = "layernet gradcheck configs/my_layers.py:PReLU --shape 8,8,4 --arg init=0.1"
+TARGET = """what to check, one thing or several:
+a config: each layer alone, then the whole net with its objectives;
+a built-in layer, loss or penalty by name (Conv2d, CrossEntropy): its test cases;
+all: the test cases of everything built in;
+module:Class or file.py:Class, or a name with --shape: a layer (--shape), a loss (--shape, --targets) or a penalty"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help=TARGET)
+    parser.add_argument("--shape", metavar="H,W,C", help="input shape of a layer, or of a loss's outputs, without N")
+    parser.add_argument("--arg", metavar="KEY=VALUE", action="append", default=[], help="an argument of the class")
     parser.add_argument(
-        "target", metavar="CONFIG|CLASS", help="a config; or a layer: Name, module:Class, file.py:Class"
+        "--targets",
+        dest="kind",
+        metavar="KIND",
+        help="what a loss compares with: labels (class numbers), values (0 to 1, in the outputs' shape), "
+        "signs (-1 and 1), distributions (shares that add up to 1)",
     )
-    parser.add_argument("--shape", metavar="H,W,C", help="input shape of a layer, without N")
-    parser.add_argument("--arg", metavar="KEY=VALUE", action="append", default=[], help="an argument of the layer")
     add_set(parser)
     parser.add_argument("--seed", type=int, default=0, help="of inputs and parameters (default: 0)")
     parser.add_argument("--rtol", type=float, default=1e-6, help="relative tolerance (default: 1e-6)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--json-file", metavar="FILE", type=Path, help="write the JSON object there, beside the text")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check and print the report; 1 when a gradient is wrong or a promise of the contract is broken."""
-    options = {"seed": args.seed, "rtol": args.rtol}
-    report = _check_config(args, options) if args.target.endswith((".yaml", ".yml")) else _check_layer(args, options)
-    print(json.dumps(report.as_dict()) if args.json else report)
-    return 0 if report.ok else 1
+    from layernet.testing import suite
+
+    jobs = _jobs(args)
+    table = len(jobs) > 1 and not args.json
+    if table:
+        print(suite.HEADINGS)
+
+    def done(report: Report) -> None:
+        _progress("")
+        if table:
+            print(suite.row(report), flush=True)
+
+    try:
+        found = suite.run(jobs, done=done, progress=_progress, seed=args.seed, rtol=args.rtol)
+    finally:
+        _progress("")
+    if args.json_file is not None:
+        args.json_file.write_text(json.dumps(found.as_dict(), indent=1) + "\n")
+    if args.json:
+        print(json.dumps(found.as_dict()))
+    else:
+        print(f"\n{found}" if table else found.reports[0])
+    return 0 if found.ok else 1
 
 
-def _check_config(args: argparse.Namespace, options: dict[str, Any]) -> Report:
-    from layernet.config.experiment import load_config
-    from layernet.testing.configcheck import check_config
-
-    if args.shape or args.arg:
-        raise UsageError("--shape and --arg are for a layer", "a config says its own; change it with --set")
-    return check_config(load_config(args.target, args.overrides), **options)
+def _progress(what: str) -> None:
+    """One line that replaces itself, for who waits at a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{what}")
+        sys.stderr.flush()
 
 
-def _check_layer(args: argparse.Namespace, options: dict[str, Any]) -> Report:
-    from layernet.config.layer import load_layer
-    from layernet.testing.check_layer import inspect_layer
+def _jobs(args: argparse.Namespace) -> list[Job]:
+    by_hand = args.shape is not None or args.arg or args.kind is not None
+    if by_hand and len(args.targets) > 1:
+        raise UsageError("--shape, --arg and --targets are for one class", "check them one by one")
+    configs = [target for target in args.targets if target.endswith((".yaml", ".yml"))]
+    if args.overrides and len(configs) < len(args.targets):
+        raise UsageError("--set is for a config", "give a class its arguments with --arg KEY=VALUE")
+    return [job for target in args.targets for job in _jobs_of(target, args)]
 
-    if args.overrides:
-        raise UsageError("--set is for a config", "give a layer's arguments with --arg KEY=VALUE")
+
+def _jobs_of(target: str, args: argparse.Namespace) -> list[Job]:
+    from layernet.testing import suite
+
+    by_hand = args.shape is not None or args.arg or args.kind is not None
+    if target == "all" or target.endswith((".yaml", ".yml")):
+        if by_hand:
+            raise UsageError("--shape, --arg and --targets are for a class", "a config is changed with --set")
+        return suite.all_built_in() if target == "all" else [suite.of_config(target, args.overrides)]
+    if ":" not in target and not by_hand:
+        return suite.built_in(target)
+    return [_by_hand(target, args)]
+
+
+def _by_hand(target: str, args: argparse.Namespace) -> Job:
+    from layernet.config.layer import load_part
+    from layernet.core.layer import Layer
+    from layernet.losses import Penalty
+    from layernet.testing import suite
+    from layernet.testing.cases import TARGETS
+
+    made = load_part(target, args.arg)
+    if isinstance(made, Penalty):
+        if args.shape or args.kind:
+            raise UsageError("a penalty takes neither --shape nor --targets", "it sees the parameters of a small net")
+        return suite.of_loss(made)
+    what = "layer" if isinstance(made, Layer) else "loss"
     if args.shape is None:
-        raise UsageError("a layer needs --shape, that of one input example", "for example --shape 8,8,4")
-    return inspect_layer(load_layer(args.target, args.arg), parse_shape(args.shape), **options)
+        of = "one input example" if what == "layer" else "the outputs for one example"
+        raise UsageError(f"a {what} needs --shape, that of {of}", "for example --shape 8,8,4")
+    shape = parse_shape(args.shape)
+    if isinstance(made, Layer):
+        if args.kind:
+            raise UsageError("--targets is for a loss", f"{target} is a layer")
+        return suite.of_layer(made, shape)
+    if args.kind not in TARGETS:
+        got = "" if args.kind is None else f", got {args.kind!r}"
+        raise UsageError(f"a loss needs --targets, one of {', '.join(TARGETS)}{got}", "for example --targets labels")
+    return suite.of_loss(made, shape, args.kind)

@@ -7,12 +7,13 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layernet.cli.common import parse_shape
+from layernet.cli.common import parse_shape, terminal_width
 from layernet.errors import UsageError
-from layernet.text import aligned
+from layernet.text import aligned, fitted, prose
 
 if TYPE_CHECKING:
     from layernet.backend import Shape
+    from layernet.config.lookup import Lookup
     from layernet.core.layer import Layer
     from layernet.report.catalogue import Entry
 
@@ -38,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     if args.name is None:
         if args.shape or args.arg:
             raise UsageError("--shape and --arg are for one layer", "name it")
-        print(_catalogue())
+        print(fitted(_catalogue(), terminal_width()))
     else:
-        print(_page(args))
+        print(fitted(_page(args), terminal_width()))
     return 0
 
 
@@ -67,10 +68,12 @@ def _page(args: argparse.Namespace) -> str:
         raise UsageError(failure.message, failure.hint) from None
     except SchemaError as error:
         raise UsageError(str(error)) from None
-    layer, shape = _instance(args, entry)
+    layer, shape = _instance(args, entry, lookup)
     what = {"layer": f"layer, {entry.family}"}.get(entry.kind, entry.family)
     parts = [f"{args.name} ({what})"]
-    parts += [textwrap.indent(text, "  ") for text in (entry.formula, entry.text) if text]
+    width = terminal_width()
+    room = width and width - 2
+    parts += [textwrap.indent(prose(text, room), "  ") for text in (entry.formula, entry.text) if text]
     if entry.arguments:
         rows = [(a.name, a.type, "required" if a.default is None else a.default) for a in entry.arguments]
         parts.append(f"arguments\n{aligned(rows, indent='  ')}")
@@ -86,7 +89,7 @@ def _page(args: argparse.Namespace) -> str:
     return "\n\n".join(parts)
 
 
-def _instance(args: argparse.Namespace, entry: Entry) -> tuple[Layer | None, Shape | None]:
+def _instance(args: argparse.Namespace, entry: Entry, lookup: Lookup) -> tuple[Layer | None, Shape | None]:
     """The layer to show, and the input to build it for: as asked for, or as in its test case."""
     from layernet.config.layer import load_layer
     from layernet.report.catalogue import example_layer
@@ -96,7 +99,7 @@ def _instance(args: argparse.Namespace, entry: Entry) -> tuple[Layer | None, Sha
         return found if found is not None else (None, None)
     if entry.kind != "layer":
         raise UsageError("--shape and --arg are for layers", f"{args.name} is of another kind")
-    return load_layer(args.name, args.arg), None if args.shape is None else parse_shape(args.shape)
+    return load_layer(args.name, args.arg, lookup), None if args.shape is None else parse_shape(args.shape)
 
 
 def _tensors(layer: Layer, shape: Shape) -> str:

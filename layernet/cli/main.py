@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from layernet import __version__
 from layernet.cli import evaluate, gradcheck, inspect, layers, resume, train, validate
-from layernet.errors import LayernetError
+from layernet.errors import LayernetError, did_you_mean
 
 COMMANDS = {
     "train": train,
@@ -27,29 +29,91 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    given = sys.argv[1:] if argv is None else list(argv)
+    if not given:
+        parser.print_help(sys.stderr)
+        return 2
+    args, unknown = parser.parse_known_args(given)
+    if unknown:
+        args.parser.refuse(unknown)
     try:
         return int(args.run(args))
     except BrokenPipeError:  # the reader of a pipe went away: nobody is there to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (LayernetError, NotImplementedError, OSError) as error:
-        # beside our own: a user's class lacks a method, a disk is full, a file cannot be read
+    except LayernetError as error:
         if args.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, LayernetError) else 1
+        return error.exit_code
+    except Exception as error:
+        message = None if args.debug else _message(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _message(error: Exception) -> str | None:
+    """What to say of an exception that is not our own; None where only its traceback helps: a mistake in layernet."""
+    from layernet.core.blame import blame
+
+    if found := blame(error):
+        return "; ".join([found, *getattr(error, "__notes__", ["--debug shows the traceback"])])
+    # a user's class lacks a method, a disk is full, a file cannot be read
+    return str(error) if isinstance(error, NotImplementedError | OSError) else None
+
+
+def script() -> int:
+    """The console script: as `python -m layernet`, it finds the modules of the working directory first."""
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.getcwd())
+    return main()
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Commands stand in one column with their help beside them."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse._SubParsersAction):
+            return "".join(map(super()._format_action, action._get_subactions()))
+        return super()._format_action(action)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one message, with its cure, like everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.fullmatch(r"argument (.*?): invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if found:
+            kind = "command" if found[1] == "COMMAND" else f"{found[1]} choice"
+            hint = did_you_mean(found[2], [choice.strip("'") for choice in found[3].split(", ")])
+            message = f"there is no {kind} {found[2]!r}; {hint}"
+        elif message.startswith("the following arguments are required: "):
+            message = f"{self.prog} needs {message.partition(': ')[2]}; {self.prog} --help says what it is"
+        self.exit(2, f"error: {message}\n")
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Arguments that nothing is known of."""
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        hint = did_you_mean(unknown[0], options)
+        if not hint.startswith("did you mean"):
+            values = "; values of the config are given as --set KEY=VALUE" if "--set" in options else ""
+            hint = f"{self.prog} --help lists its options{values}"
+        self.exit(2, f"error: {self.prog} takes no {unknown[0]!r}; {hint}\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="layernet",
         description="Train nets of hand-written layers from YAML configs.",
         epilog="example: layernet train configs/digits_convnet.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"layernet {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -59,9 +123,10 @@ def _parser() -> argparse.ArgumentParser:
             help=module.HELP,
             description=module.HELP,
             epilog=f"example: {module.EXAMPLE}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
+            allow_abbrev=False,
         )
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
     return parser

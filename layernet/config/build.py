@@ -22,8 +22,10 @@ from layernet.core.configurable import Configurable
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer
 from layernet.core.sequential import Ref
+from layernet.data.dataset import Dataset
 from layernet.errors import LayernetError, Problem, did_you_mean
 from layernet.losses import Objective, Penalty
+from layernet.metrics import Measure
 
 _INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
 
@@ -61,6 +63,12 @@ class Builder:
                 plain[name] = described.plain
         names = schema.names
         return {name: plain[name] for name in sorted(plain, key=lambda n: names.index(n) if n in names else len(names))}
+
+    def _plain_of_made(self, value: Any, schema: Schema, arguments: Mapping[str, Built]) -> dict[str, Any]:
+        """The arguments of something made, as plain data that means the same in any working directory."""
+        pinned = value.pinned() if isinstance(value, Dataset) else {}
+        plain = self.plain_of(schema, arguments)
+        return plain | {name: path for name, path in pinned.items() if name in plain}
 
     def describe(self, value: Any) -> Built | None:
         """An object as the plain data that makes it; None where there is none."""
@@ -156,6 +164,8 @@ class Builder:
             return made[0] if made else None
         if part.kind == "objective":
             return self._objective(part.raw, path)
+        if part.kind == "measure":
+            return self._measure(part.raw, path)
         if part.kind == "source":
             return self._source(part.raw, path)
         return self._component(part.kind, part.raw, path)
@@ -171,7 +181,12 @@ class Builder:
 
     def layer(self, raw: Any, path: Path) -> Layer | None:
         """A single layer."""
-        made = self._part(Part("layer", raw), path)
+        made: Layer | None = self.part(Part("layer", raw), path)
+        return made
+
+    def part(self, part: Part, path: Path) -> Any:
+        """The object of a single part; None where it cannot be made."""
+        made = self._part(part, path)
         return None if made is None else made.value
 
     # things with a type
@@ -251,7 +266,7 @@ class Builder:
                 return None
         else:
             value = functools.partial(target, **{k: b.value for k, b in arguments.items()}) if arguments else target
-        return Built(value, entry(self.lookup.spell(kind, target), self.plain_of(schema, arguments)))
+        return Built(value, entry(self.lookup.spell(kind, target), self._plain_of_made(value, schema, arguments)))
 
     def _layer(self, raw: Any, path: Path) -> Several | None:
         """A layer; several where it repeats."""
@@ -328,6 +343,22 @@ class Builder:
         plain = {"type": name, **self.plain_of(schema, arguments), **self.plain_of(extra, extras)}
         return None if objective is None else Built(objective, plain)
 
+    def _measure(self, raw: Any, path: Path) -> Built | None:
+        found = self._named("metric", raw, path)
+        schema = self._schema(found[0], path) if found else None
+        if found is None or schema is None:
+            return None
+        cls, given = found
+        extra = schema_of(Extras.measure)
+        extras, rest, good = self._extras(extra, given, path, cls.__name__)
+        arguments, complete = self.arguments(schema, rest, path, cls.__name__, ("type", *extra.names))
+        metric = self.construct(cls, arguments, path) if complete else None
+        if metric is None or not good:
+            return None
+        name = self.lookup.spell("metric", cls)
+        plain = {"type": name, **self.plain_of(schema, arguments), **self.plain_of(extra, extras)}
+        return Built(Measure(metric, **{key: built.value for key, built in extras.items()}), plain)
+
     def _source(self, raw: Any, path: Path) -> Built | None:
         if isinstance(raw, dict) and "fraction" in raw and "type" not in raw:
             return self._fraction(raw, path)
@@ -342,7 +373,7 @@ class Builder:
         dataset = self.construct(cls, arguments, path) if complete else None
         if dataset is None or not good:
             return None
-        plain = entry(self.lookup.spell("dataset", cls), self.plain_of(schema, arguments), extras)
+        plain = entry(self.lookup.spell("dataset", cls), self._plain_of_made(dataset, schema, arguments), extras)
         return Built(Source(dataset, None, extras["transforms"].value if "transforms" in extras else None), plain)
 
     def _fraction(self, raw: dict[str, Any], path: Path) -> Built | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from layernet.backend import Shape
 from layernet.config.build import Builder
@@ -18,11 +18,14 @@ from layernet.core.net import Net
 from layernet.core.param import Param
 from layernet.core.sequential import Ref, Sequential
 from layernet.data.dataset import Dataset
+from layernet.data.npz import Npz
+from layernet.data.transforms import Transform
 from layernet.errors import DataError, LayernetError, ShapeError, UsageError, did_you_mean
 from layernet.layers.composite import AuxiliaryHead
 from layernet.losses import Loss, Objective, Penalty, named
-from layernet.metrics import Metric, accuracy
+from layernet.metrics import Measure, accuracy
 from layernet.optim.optimizer import NORMS, ONE_AXIS
+from layernet.optim.schedules import Schedule
 
 Placed = list[tuple[Path, Any]]
 """Objects with their places in the config."""
@@ -148,16 +151,14 @@ def check_shapes(builder: Builder, section: NetSection, sources: dict[str, Sourc
     return True
 
 
-def check_targets(builder: Builder, net: Net, objectives: Placed, outputs: Mapping[str, Shape], train: Dataset) -> None:
+def check_targets(builder: Builder, net: Net, objectives: Placed, outputs: Mapping[str, Shape], source: Source) -> None:
     """A class without an output cannot be learned, and class labels are no numbers to come near to."""
-    classes = train.classes
+    train = source.dataset
+    if train is None:
+        return
+    classes, labels = train.classes, _gives_labels(train, source.transforms or [])
     for path, objective in objectives:
-        if (
-            classes
-            and isinstance(objective.loss, Loss)
-            and objective.loss.targets == "numbers"
-            and type(train).__module__.startswith("layernet.")
-        ):
+        if classes and labels and isinstance(objective.loss, Loss) and objective.loss.targets == "numbers":
             names = type(objective.loss).__name__, type(train).__name__
             message = f"{names[0]} takes numbers as targets, but those of {names[1]} are class labels"
             builder.problem(path, message, "use CrossEntropy")
@@ -174,6 +175,13 @@ def check_targets(builder: Builder, net: Net, objectives: Placed, outputs: Mappi
         builder.problem(path, message, "give the last layer one output a class")
 
 
+def _gives_labels(train: Dataset, transforms: Iterable[Transform]) -> bool:
+    """Whether a data set that has classes is known to give an integer label for each example."""
+    if not type(train).__module__.startswith("layernet.") or isinstance(train, Npz):  # whose y may be a 1 a label
+        return False
+    return all(type(transform).with_target is Transform.with_target for transform in transforms)  # mixed: soft labels
+
+
 # objectives, metrics, optimizer
 
 
@@ -187,9 +195,11 @@ def check_objectives(
         elif objective.on in outputs:
             _check_loss(builder, objective.loss, outputs[objective.on], path)
         elif complete:
-            builder.problem(
-                (*path, "on"), f"the net has no output called {objective.on!r}", did_you_mean(objective.on, outputs)
-            )
+            _no_output(builder, objective.on, outputs, path)
+
+
+def _no_output(builder: Builder, on: str, outputs: Iterable[str], path: Path) -> None:
+    builder.problem((*path, "on"), f"the net has no output called {on!r}", did_you_mean(on, outputs))
 
 
 def _check_loss(builder: Builder, loss: Loss, shape: Shape, path: Path) -> None:
@@ -264,42 +274,87 @@ def name_objectives(builder: Builder, objectives: Placed) -> list[Objective]:
         return every
 
 
-def check_metrics(builder: Builder, metrics: Placed, width: Shape) -> list[str]:
-    """What the metrics are called in logs, each once."""
+def check_metrics(builder: Builder, measures: Placed, outputs: Mapping[str, Shape], complete: bool) -> list[str]:
+    """What the metrics are called in logs, each once; they look at outputs that exist.
+
+    `complete` says whether `outputs` are all that the net has.
+    """
     names: list[str] = []
-    for path, metric in metrics:
+    for path, measure in measures:
+        metric, width = measure.metric, outputs.get(measure.on, ())
+        if measure.on not in outputs and complete:
+            _no_output(builder, measure.on, outputs, path)
         if isinstance(metric, accuracy) and width and metric.top_k > width[-1]:
-            builder.problem((*path, "top_k"), f"top_k is {metric.top_k}, but the net has {width[-1]} outputs")
-        for name in _results(metric):
+            holder = "the net" if measure.on == "output" else measure.on
+            builder.problem((*path, "top_k"), f"top_k is {metric.top_k}, but {holder} has {width[-1]} outputs")
+        for name in _results(measure):
             if name in names:
                 builder.problem(path, f"the metric {name} is given twice", "remove one")
             names.append(name)
     return names
 
 
-def _results(metric: Metric) -> list[str]:
+def _results(measure: Measure) -> list[str]:
     try:
-        return list(metric.result())
+        return list(measure.result())
     except Exception:  # a user's metric may need data for a result
         return []
 
 
-def best_of(
-    builder: Builder, best: str | None, has_val: bool, metrics: list[str], objectives: list[Objective]
-) -> str | None:
+class Validation(NamedTuple):
+    """What a run measures on val, by log name without `val.`: whether there is a val, its metrics, its losses."""
+
+    exists: bool
+    metrics: list[str]
+    losses: list[str]
+
+    @property
+    def first(self) -> str:
+        """What selection goes by where nothing else is said."""
+        return f"val.{[*self.metrics, *self.losses][0]}"
+
+    def mode(self, watch: str) -> str:
+        """Losses want to fall, metrics to rise."""
+        return "min" if watch.partition(".")[2] in self.losses else "max"
+
+
+def validation(has_val: bool, metrics: list[str], objectives: list[Objective]) -> Validation:
+    """From the log names of the metrics, and the objectives with theirs."""
+    return Validation(
+        has_val, metrics, ["loss", *([o.name for o in objectives if o.name] if len(objectives) > 1 else [])]
+    )
+
+
+def best_of(builder: Builder, best: str | None, val: Validation) -> str | None:
     """What `best` is chosen by: as given where it can be, the first metric for `auto`."""
     path: Path = ("train", "checkpoint", "best")
     if best == "auto":
-        return f"val.{(metrics or ['loss'])[0]}" if has_val else None
-    if best is None:
-        return None
-    known = ["loss", *metrics, *([o.name for o in objectives if o.name] if len(objectives) > 1 else [])]
-    split, _, name = best.partition(".")
+        return val.first if val.exists else None
+    if best is not None:
+        _check_watch(builder, best, val, path, (f"best cannot be chosen by {best!r}", f"best is chosen by {best}"))
+    return best
+
+
+def watch_of(builder: Builder, schedule: Schedule, val: Validation) -> dict[str, str]:
+    """What stands for each `auto` of a schedule that follows a measured value; nothing for any other schedule."""
+    if schedule.watch is None:
+        return {}
+    name, given = type(schedule).__name__, schedule.watch != "auto"
+    watch = schedule.watch if given else val.first
+    path: Path = ("schedule", "watch") if given else ("schedule",)
+    _check_watch(builder, watch, val, path, (f"{name} cannot follow {watch!r}", f"{name} follows {watch}"))
+    found = {"watch": watch, "mode": val.mode(watch)}
+    return {key: value for key, value in found.items() if getattr(schedule, key, None) == "auto"}
+
+
+def _check_watch(builder: Builder, watch: str, val: Validation, path: Path, wording: tuple[str, str]) -> None:
+    """A value to select by is measured, and on val."""
     broken = {problem.path.split(".")[0] for problem in builder.problems}
     if not broken <= {"average", "data", "net", "optimizer", "schedule", "train"}:
-        return best  # what can be measured is not known, since metrics or losses are missing
-    if split != "val" or name not in known:
-        builder.problem(path, f"best cannot be chosen by {best!r}", did_you_mean(best, [f"val.{n}" for n in known]))
-    elif not has_val:
-        builder.problem(path, f"best is chosen by {best}, but there is no data.val", "add val: {fraction: 0.1} to data")
-    return best
+        return  # what can be measured is not known, since metrics or losses are missing
+    split, _, name = watch.partition(".")
+    if split != "val" or name not in (*val.metrics, *val.losses):
+        known = [f"val.{each}" for each in (*val.metrics, *val.losses)]
+        builder.problem(path, wording[0], did_you_mean(watch, known))
+    elif not val.exists:
+        builder.problem(path, f"{wording[1]}, but there is no data.val", "add val: {fraction: 0.1} to data")

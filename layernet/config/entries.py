@@ -23,6 +23,7 @@ LayerName = Annotated[str, AfterValidator(_layer_name)]
 Repeat = Annotated[int, Field(ge=1, le=1000)]
 
 ObjectivePart = Annotated[Any, AsPart("objective")]
+MeasurePart = Annotated[Any, AsPart("measure")]
 SourcePart = Annotated[Any, AsPart("source")]
 
 
@@ -79,6 +80,12 @@ class Extras:
         """
         weight: How much it counts in the sum.
         name: What logs call it; null: its class in snake_case.
+        """
+
+    @staticmethod
+    def measure(on: str = "output") -> None:
+        """
+        on: The output that it looks at, as of a loss. Logs put its name in front: `aux_accuracy`.
         """
 
     @staticmethod

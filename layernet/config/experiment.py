@@ -21,7 +21,7 @@ from layernet.data.dataset import Dataset
 from layernet.data.transforms import Transform
 from layernet.errors import ConfigError, DataError, Mark, Problem, did_you_mean
 from layernet.losses import Objective
-from layernet.metrics import Metric
+from layernet.metrics import Measure
 from layernet.optim.averaging import Average
 from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Schedule
@@ -57,21 +57,19 @@ class ExperimentConfig:
     """A config that holds together: everything in it checked and made, nothing read, no arrays.
 
     `net` is built and not bound; `objectives` have their log names. `text` is the config as given, `resolved` plain
-    data with every default filled in, `files` the user's Python files that it names, `layer_marks` where each layer
-    stands.
+    data with every default filled in, `layer_marks` where each layer stands.
     """
 
     path: FilePath | None
     text: str
     resolved: dict[str, Any]
-    files: list[FilePath]
     seed: int
     device: str
     dtype: str
     net: Net
     layer_marks: dict[Layer, Mark]
     objectives: list[Objective]
-    metrics: list[Metric]
+    metrics: list[Measure]
     optimizer: Optimizer
     schedule: Schedule
     average: Average | None
@@ -79,8 +77,14 @@ class ExperimentConfig:
     train: TrainConfig
     callbacks: list[Any]
     document: Document
+    lookup: Lookup
     name: str
     """What runs of it are called: the file's name without suffix."""
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The user's Python files imported so far: where they go in a run directory, and what was imported."""
+        return self.lookup.files
 
     def dump(self) -> str:
         """The resolved config as YAML, which loads to the same experiment. User files are named as `./name.py`."""
@@ -159,30 +163,31 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         path=path,
         text=text,
         resolved=resolved,
-        files=builder.lookup.files,
         seed=root["seed"],
         device=root["device"],
         dtype=root["dtype"],
         net=found["net"],
         layer_marks=_layer_marks(builder, root["net"].layers, found["net"]),
         objectives=found["objectives"],
-        metrics=[metric for _, metric in checks.placed("metrics", root["metrics"])],
+        metrics=[measure for _, measure in checks.placed("metrics", root["metrics"])],
         optimizer=root["optimizer"],
-        schedule=root["schedule"],
+        schedule=_with_watch(root["schedule"], found["watch"]),
         average=root["average"],
         data=_data(root["data"], found["sources"]),
         train=_with_best(root["train"], found["best"]),
         callbacks=list(root["callbacks"]),
         document=document,
+        lookup=builder.lookup,
         name=path.stem if path else FilePath(name).stem,
     )
 
 
 def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
     """Run every check whose parts could be made; what the checks found out on the way."""
-    found: dict[str, Any] = {"net": None, "sources": {}, "objectives": [], "best": None}
+    found: dict[str, Any] = {"net": None, "sources": {}, "objectives": [], "best": None, "watch": {}}
     data, section = root.get("data"), root.get("net")
     outputs: dict[str, Shape] = {"output": ()}
+    complete = False
     right_input = True
     if data is not None:
         splits = {"train": data.train, "val": data.val, "test": data.test}
@@ -198,11 +203,13 @@ def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
             checks.check_objectives(builder, net, objectives, outputs, complete)
             checks.check_groups(builder, net, getattr(root.get("optimizer"), "groups", None))
             if data is not None:
-                checks.check_targets(builder, net, objectives, outputs, data.train.dataset)
-    metrics = checks.check_metrics(builder, checks.placed("metrics", root["metrics"]), outputs["output"])
-    if data is not None and "train" in root and "loss" in root:
-        best = root["train"].checkpoint.best
-        found["best"] = checks.best_of(builder, best, data.val is not None, metrics, found["objectives"])
+                checks.check_targets(builder, net, objectives, outputs, data.train)
+    metrics = checks.check_metrics(builder, checks.placed("metrics", root["metrics"]), outputs, complete)
+    if data is not None and "loss" in root:
+        val = checks.validation(data.val is not None, metrics, found["objectives"])
+        found["watch"] = checks.watch_of(builder, root["schedule"], val)
+        if "train" in root:
+            found["best"] = checks.best_of(builder, root["train"].checkpoint.best, val)
     return found
 
 
@@ -216,10 +223,16 @@ def _fill_in(resolved: dict[str, Any], found: dict[str, Any]) -> None:
     data, checkpoint = resolved["data"], resolved["train"]["checkpoint"]
     data["eval_batch_size"] = data["eval_batch_size"] or data["batch_size"]
     checkpoint["best"] = found["best"]
+    if found["watch"]:
+        resolved["schedule"] |= found["watch"]
 
 
 def _with_best(train: TrainConfig, best: str | None) -> TrainConfig:
     return replace(train, checkpoint=replace(train.checkpoint, best=best))
+
+
+def _with_watch(schedule: Schedule, watch: dict[str, str]) -> Schedule:
+    return type(schedule)(**{**schedule.arguments, **watch}) if watch else schedule
 
 
 def _data(section: DataSection, sources: dict[str, Source]) -> DataConfig:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path as FilePath
 from types import ModuleType
 from typing import Any
 
 from layernet.config.names import BASES, BUILT_IN, Kind
+from layernet.config.userfiles import UserFolder
 from layernet.errors import did_you_mean
+
+_MORE = " more"  # how a hint ends that leaves some out
+_ALL = "`layernet layers` lists all"
 
 
 class LookupFailure(Exception):
@@ -28,12 +31,27 @@ class LookupFailure(Exception):
 
 
 class Lookup:
-    """Finds what names stand for. `folder` is where `./file.py` starts; `files` gathers the user's files met."""
+    """Finds what names stand for. `folder` is where `./file.py` starts."""
 
     def __init__(self, folder: FilePath) -> None:
         self.folder = folder
-        self.files: list[FilePath] = []
+        self._folders: dict[FilePath, UserFolder] = {}
         self._files: dict[Any, FilePath] = {}
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The user's files imported so far, those that other files import too: place beside a config, and content.
+
+        The bytes are those that were imported. Raises LookupFailure where two files have one place.
+        """
+        found: dict[str, tuple[FilePath, bytes]] = {}
+        for folder in self._folders.values():
+            for file, content in folder.contents.items():
+                name = file.relative_to(folder.folder).as_posix()
+                if found.setdefault(name, (file, content))[0] != file:
+                    hint = "rename one: a run keeps them side by side"
+                    raise LookupFailure(f"{file} and {found[name][0]} have one name", hint)
+        return {name: content for name, (_, content) in found.items()}
 
     def find(self, kind: Kind, name: str) -> Any:
         """The class (for `init`, also a function) that a config calls `name`. Raises LookupFailure."""
@@ -56,6 +74,7 @@ class Lookup:
         """The kind of what is called `name`; for what is of none, `layer`. Raises LookupFailure."""
         place, colon, attribute = name.rpartition(":")
         if not colon:
+            _refuse_file(name)
             found_in = (kind for kind, table in BUILT_IN.items() if name in table)
             kind = next(found_in, None)
             if kind is None:
@@ -76,6 +95,9 @@ class Lookup:
             return next(name for name, place in BUILT_IN[kind].items() if place == _place(target))
         if target in self._files:
             return f"./{self._files[target].name}:{target.__name__}"
+        if target.__module__.startswith("_layernet_user_"):  # met on the way: the default of an argument
+            files = (folder.file_of(target.__module__) for folder in self._folders.values())
+            return next((f"./{file.name}:{target.__qualname__}" for file in files if file), None)
         return _place(target) if target.__qualname__.isidentifier() else None
 
     def _load(self, place: str) -> tuple[ModuleType, FilePath | None]:
@@ -86,37 +108,30 @@ class Lookup:
         table = BUILT_IN[kind]
         if name in table:
             return load(table[name])
+        _refuse_file(name)
         for other, names in BUILT_IN.items():
             if other != kind and name in names:
-                raise LookupFailure(f"{name} is {article(other)}, expected {article(kind)}", _suggest(name, table))
+                hint = did_you_mean(name, table)
+                hint = _ALL if hint.endswith(_MORE) else hint
+                raise LookupFailure(f"{name} is {article(other)}, expected {article(kind)}", hint)
         raise LookupFailure(f"there is no {_noun(kind)} called {name!r}", _suggest(name, table))
 
     def _file(self, place: str, file: FilePath) -> ModuleType:
+        if file.parent not in self._folders:
+            self._folders[file.parent] = UserFolder(file.parent)
+        folder = self._folders[file.parent]
         try:
-            source = file.read_bytes()
+            folder.read(file)
         except OSError as error:
             near = [f"./{other.name}" for other in file.parent.glob("*.py")]
             hint = did_you_mean(f"./{file.name}", near) if near else "the path starts at the config's folder"
             raise LookupFailure(f"cannot read {place}: {error.strerror}", hint) from None
-        if file not in self.files:
-            if same := next((other for other in self.files if other.name == file.name), None):
-                raise LookupFailure(f"{file} and {same} have one name", "rename one: a run keeps them side by side")
-            self.files.append(file)
-        # the content is part of the name: a file that changed is a new module, one that did not is imported once
-        digest = hashlib.sha256(str(file).encode() + b"\0" + source).hexdigest()[:16]
-        name = f"_layernet_user_{digest}"
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # annotations are looked up there
         try:
-            spec.loader.exec_module(module)
+            module = folder.load(file)
         except (Exception, SystemExit) as error:
-            del sys.modules[name]
-            raise LookupFailure(f"importing {place} failed: {explain(error, str(file))}") from error
+            reason = explain(error, {str(known) for known in folder.contents}).replace(f"{folder.package}.", "")
+            raise LookupFailure(f"importing {place} failed: {reason}") from error
+        _ = self.files  # that each has a place of its own
         return module
 
 
@@ -149,19 +164,26 @@ def _noun(kind: str) -> str:
     return {"init": "initialiser", "dataset": "data set"}.get(kind, kind)
 
 
+def _refuse_file(name: str) -> None:
+    if name.endswith(".py"):
+        raise LookupFailure(f"{name!r} is a file, and which class in it is meant is not said", f"write {name}:Class")
+
+
 def _suggest(name: str, table: Iterable[str]) -> str:
     hint = did_you_mean(name, table)
+    if hint.endswith(_MORE):
+        hint = f"{hint}: {_ALL}"
     own = "one of your own is package.module:Class or ./file.py:Class"
     return hint if hint.startswith("did you mean") else f"{hint}; {own}" if table else own
 
 
-def explain(error: BaseException, file: str | None = None) -> str:
-    """An exception in one line, with the last line of `file` (default: of any file) that it passed."""
+def explain(error: BaseException, files: Container[str] | None = None) -> str:
+    """An exception in one line, with the last line of one of `files` (default: of any file) that it passed."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({FilePath(error.filename).name}, line {error.lineno})"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if file is None or frame.filename == file:
+        if files is None or frame.filename in files:
             return f"{text} ({FilePath(frame.filename).name}, line {frame.lineno})"
     return text
 
@@ -179,7 +201,9 @@ def _module(name: str) -> ModuleType:
         raise LookupFailure(f"importing {name} failed: {explain(error)}") from error
     except (Exception, SystemExit) as error:
         found = importlib.util.find_spec(name) if "." not in name else None
-        raise LookupFailure(f"importing {name} failed: {explain(error, found.origin if found else None)}") from error
+        raise LookupFailure(
+            f"importing {name} failed: {explain(error, {found.origin} if found and found.origin else None)}"
+        ) from error
 
 
 def _fits(kind: Kind, found: Any) -> bool:

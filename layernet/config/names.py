@@ -39,7 +39,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         **_of("layers.shape", "Flatten", "Reshape"),
         **_of("layers.rearrange", "Permute", "Squeeze", "Unsqueeze", "Slice", "PixelShuffle", "PixelUnshuffle"),
         **_of("layers.border", "ZeroPad2d", "ReflectionPad2d", "ReplicationPad2d", "Crop", "Nailbed"),
-        **_of("layers.resample", "Upsample", "Resize", "GaussianBlur", "RGBToYUV"),
+        **_of("layers.resample", "Upsample", "Resize", "GaussianBlur", "RGBToYUV", "RGBToLab"),
         **_of("core.sequential", "Sequential"),
         **_of("layers.composite", "Residual", "Concat", "Add", "Recompute", "AuxiliaryHead", "BasicBlock"),
         **_of("layers.composite", "Multiply", "Maximum"),
@@ -63,6 +63,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
             "optim.schedules", "Constant", "Step", "MultiStep", "Exponential", "Cosine", "CosineRestarts", "OneCycle"
         ),
         **_of("optim.schedules", "Polynomial", "Inv", "SigmoidDecay", "Decay"),
+        **_of("optim.plateau", "Plateau"),
     },
     "dataset": {
         **_of("data.digits", "Digits"),

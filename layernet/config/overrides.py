@@ -13,17 +13,20 @@ Overrides: TypeAlias = Mapping[str, object] | Sequence[str]
 """{"train.epochs": 2}, or ["train.epochs=2"] with values as in YAML."""
 
 
-def apply(document: Document, overrides: Overrides) -> None:
-    """Change the document. A list is entered by index, or by the name of a layer in it.
+def apply(document: Document, overrides: Overrides, option: str = "--set", within: str = "") -> None:
+    """Change the document, or what stands at the key `within`. A list is entered by index, or by a layer's name in it.
+
+    Messages say that the overrides were given with `option`.
 
     Raises ConfigError, naming every override that leads nowhere.
     """
     problems: list[Problem] = []
-    for key, value in _pairs(overrides, problems):
+    for key, value in _pairs(overrides, option, problems):
+        origin = Mark(f"{option} {key}", 0, 0)
         try:
-            _set(document, key, value)
+            _set(document, f"{within}.{key}" if within else key, value, origin)
         except _LeadsNowhere as error:
-            problems.append(Problem(error.message, "", _origin(key), error.hint))
+            problems.append(Problem(error.message, "", origin, error.hint))
     if problems:
         raise ConfigError(problems)
 
@@ -35,11 +38,7 @@ class _LeadsNowhere(Exception):
         self.hint = hint
 
 
-def _origin(key: str) -> Mark:
-    return Mark(f"--set {key}", 0, 0)
-
-
-def _pairs(overrides: Overrides, problems: list[Problem]) -> list[tuple[str, Any]]:
+def _pairs(overrides: Overrides, option: str, problems: list[Problem]) -> list[tuple[str, Any]]:
     if isinstance(overrides, Mapping):
         return [(str(key), _copy(value)) for key, value in overrides.items()]
     pairs = []
@@ -47,10 +46,12 @@ def _pairs(overrides: Overrides, problems: list[Problem]) -> list[tuple[str, Any
         key, equals, text = item.partition("=")
         key = key.strip()
         if not equals or not key:
-            problems.append(Problem(f"--set takes path=value, got {item!r}", hint="for example train.epochs=2"))
+            form = "path=value" if option == "--set" else "name=value"
+            example = "train.epochs=2" if option == "--set" else f"{key or 'kernel_size'}=3"
+            problems.append(Problem(f"{option} takes {form}, got {item!r}", hint=f"for example {example}"))
             continue
         try:
-            pairs.append((key, parse_value(text, f"--set {key}")))
+            pairs.append((key, parse_value(text, f"{option} {key}")))
         except ConfigError as error:
             problems += error.problems
     return pairs
@@ -65,8 +66,7 @@ def _copy(value: Any) -> Any:
     return value
 
 
-def _set(document: Document, key: str, value: Any) -> None:
-    origin = _origin(key)
+def _set(document: Document, key: str, value: Any, origin: Mark) -> None:
     holder: Any = document.data
     path: Path = ()
     parts = [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"\.?|([^.]+)\.?|\.', key)]

@@ -28,8 +28,13 @@ from layernet.core.duration import Duration
 from layernet.core.init import InitFunction
 from layernet.errors import did_you_mean
 
-PartKind: TypeAlias = Kind | Literal["objective", "source", "section"]
-"""What a Part is made into; `objective` is a weighted loss, `source` a data set with its transforms."""
+PartKind: TypeAlias = Kind | Literal["objective", "measure", "source", "section"]
+"""What a Part is made into; `objective` is a weighted loss, `measure` a metric on an output,
+`source` a data set with its transforms."""
+
+
+ENTRY_OF: dict[str, Kind] = {"objective": "loss", "measure": "metric", "source": "dataset"}
+"""The kinds of Part that are an entry with keys of ours, and the kind of that entry."""
 
 
 class Section:
@@ -187,7 +192,7 @@ def _part(kind: PartKind, cls: type | None = None) -> Any:
     if kind == "section":
         wanted = "a mapping of keys"
     else:
-        thing: str = {"source": "dataset", "objective": "loss"}.get(kind, kind)
+        thing: str = ENTRY_OF.get(kind, kind)
         wanted = f"{article(thing)}: a name, or a mapping with a type"
 
     def take(value: Any) -> Part:

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from layernet.config.entries import ObjectivePart, SourcePart
+from layernet.config.entries import MeasurePart, ObjectivePart, SourcePart
 from layernet.config.schema import AsPart, Section, expected
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer
-from layernet.metrics import Metric
 from layernet.optim.averaging import Average
 from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Constant, Schedule
@@ -125,8 +124,8 @@ class RootSection(Section):
     """The layers."""
     loss: ObjectivePart | list[ObjectivePart]
     """What is made small: the weighted sum of all of them."""
-    metrics: Metric | list[Metric] = ()  # type: ignore[assignment]
-    """What is measured on the output beside the loss."""
+    metrics: MeasurePart | list[MeasurePart] = ()
+    """What is measured on the outputs beside the loss."""
     optimizer: Optimizer
     """What moves the parameters."""
     schedule: Schedule = _CONSTANT

@@ -32,6 +32,8 @@ class Net:
         ties = _replace_refs(self.root)
         try:
             self.root.connect(self.input_shape)
+            self.ties = dict(ties)
+            """The layers that stand for a `Ref`, with those that they share everything with."""
             for copy, source in ties:
                 tie(copy, source)
         except Exception:
@@ -48,6 +50,7 @@ class Net:
         self.seed = 0
         self.passes = 0
         """How many training passes ran without a step of their own."""
+        self._integers = self.root.reader.integer_input
         self._note_what_learns()
 
     @property
@@ -145,7 +148,7 @@ class Net:
             if training:  # inference writes nothing: other threads may predict while one trains
                 self.passes += 1
         with device.activate():
-            integers = self.root.reader.integer_input
+            integers = self._integers
             x = device.asarray(x, None if integers else dtype)
             if integers and x.dtype.kind not in "iu":
                 raise UsageError(f"the net takes integers, got {x.dtype}", "give it indices of an integer type")
@@ -257,9 +260,13 @@ class Net:
         return {**self._params, **self._buffers}
 
     def _note_what_learns(self) -> None:
-        for _, layer in self.root.walk():
-            layer.learns = any(not param.frozen for param in layer.params().values())
+        def note(layer: Layer) -> bool:
+            below = [note(child) for _, child in layer._members()]
             layer.learns_itself = any(not param.frozen for param in layer.own(Param).values())
+            layer.learns = layer.learns_itself or any(below)
+            return layer.learns
+
+        note(self.root)
 
     def __repr__(self) -> str:
         return f"Net({len(self.layers)} layers, {self.input_shape} -> {self.output_shape})"

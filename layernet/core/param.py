@@ -70,6 +70,10 @@ class Param(Tensor):
     After `net.bind`, `data` and `grad` are views into two flat arrays that hold all parameters of the net.
     """
 
+    units: tuple[Shape, tuple[int, ...]] | None = None
+    """(the shape to see the values in, the axes of it that count units): all numbers along its other axes lead to one
+    unit. None: the first axis counts them."""
+
     def __init__(self, shape: Shape, init: InitFunction, lr_mult: float = 1.0, decay_mult: float = 1.0) -> None:
         super().__init__(shape, init)
         self.lr_mult = lr_mult

@@ -29,6 +29,8 @@ class LayerRow:
     """Multiply-adds for one example, those of layers inside included; None where nobody counted."""
     bytes: int
     """Bytes of the layer's own output for one batch."""
+    tied_to: str | None = None
+    """For a `ref`, the path of the layer whose parameters it shares."""
 
 
 def summarize(net: Net, batch_size: int = 1, dtype: str = "float32") -> list[LayerRow]:
@@ -51,6 +53,7 @@ def summarize(net: Net, batch_size: int = 1, dtype: str = "float32") -> list[Lay
             params=sum(p.size for p in layer.params().values() if id(owners[id(p)]) in inside),
             flops=count_flops(layer),
             bytes=batch_size * math.prod(layer.out_shape) * itemsize,
+            tied_to=net.ties[layer].path if layer in net.ties else None,
         )
         for child in layer.children().values():
             yield from rows(child, depth + 1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from layernet.backend import Array, Shape
 from layernet.data.dataset import InMemory
-from layernet.data.files import reading
+from layernet.data.files import pin, reading
 from layernet.errors import DataError, did_you_mean
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -26,7 +26,8 @@ class Csv(InMemory):
     """A table, one example a line: columns of numbers, float32 (C,), and one column of labels or of numbers to predict.
 
     `path`: a text file, gzip or not, UTF-8; empty lines are passed over. `label`: the target's column, by its name or
-    by its index, -1 the last. `target`: `class` for labels, or `number`, float32 (1,).
+    by its index, -1 the last. `target`: `class` for labels, or `number`, float32 (1,). A list of columns has `target:
+    number`, float32 (K,): several numbers to predict, or a 0 or 1 for each of several labels, as BCEWithLogits takes.
     `header`: whether the first line holds names; `auto`: where a cell of it is no number, the label's cell aside.
     Labels that are whole numbers are taken as they are; with `classes`, the names of the labels 0, 1, ..., the column
     holds names. Text without `classes` is an error that says what to write: a test file need not hold every name.
@@ -37,7 +38,7 @@ class Csv(InMemory):
     def __init__(
         self,
         path: str,
-        label: int | str = -1,
+        label: int | str | list[int | str] = -1,
         target: Literal["class", "number"] = "class",
         header: bool | Literal["auto"] = "auto",
         classes: list[str] | None = None,
@@ -46,8 +47,11 @@ class Csv(InMemory):
     ) -> None:
         if target not in ("class", "number"):
             raise ValueError(f"target must be class or number, got {target!r}")
-        if header is False and isinstance(label, str):
-            raise ValueError(f"without a header no column is called {label!r}: give label as an index")
+        self._labels = label if isinstance(label, list) else [label]
+        if header is False and (names := [each for each in self._labels if isinstance(each, str)]):
+            raise ValueError(f"without a header no column is called {names[0]!r}: give label as an index")
+        if isinstance(label, list) and (target == "class" or not label):
+            raise ValueError(f"label as a list names columns of numbers: give target: number, got {target} and {label}")
         if target == "number" and classes is not None:
             raise ValueError("classes name labels, but target is number")
         if classes is not None and len(set(classes)) != len(classes):
@@ -67,52 +71,62 @@ class Csv(InMemory):
     @property
     def shape(self) -> Shape:  # type: ignore[override]
         """That of one example: as asked for, or the number of columns. Raises DataError where there is no such file."""
-        return (self._columns()[0] - 1,) if self._asked_shape is None else tuple(self._asked_shape)
+        width, places, _ = self._columns()
+        return (width - len(places),) if self._asked_shape is None else tuple(self._asked_shape)
 
     def check(self) -> None:
         self._columns()
 
     def load(self) -> tuple[Array, Array]:
-        width, place, named = self._columns()
+        width, places, named = self._columns()
+        others = [column for column in range(width) if column not in places]
         rows: list[Array] = []
-        targets: list[float] = []
+        targets: list[list[float]] = []
         with self._rows() as lines:
             for index, (number, cells) in enumerate(lines):
                 if index == 0 and named:
                     continue
                 if len(cells) != width:
                     raise self._wrong(number, f"has {len(cells)} cells, the first line {width}")
-                targets.append(self._target(cells.pop(place), number))
-                rows.append(self._numbers(cells, number, place))
+                targets.append([self._target(cells[place], number) for place in places])
+                rows.append(self._numbers([cells[column] for column in others], number, others))
         if not rows:
             raise DataError(f"{self._file}: holds no examples")
         y = np.array(targets, dtype=np.int64 if self.target == "class" else np.float32)
-        return np.stack(rows).reshape(-1, *self.shape), y if self.target == "class" else y[:, np.newaxis]
+        return np.stack(rows).reshape(-1, *self.shape), y[:, 0] if self.target == "class" else y
 
-    def _columns(self) -> tuple[int, int, bool]:
-        """(how many columns, where the label is, whether the first line holds their names)."""
+    def _columns(self) -> tuple[int, list[int], bool]:
+        """(how many columns, which of them are targets, whether the first line holds their names)."""
         with self._rows() as lines:
             _, first = next(lines, (0, []))
         if len(first) < 2:
             what = f"has {len(first)} columns" if first else "is empty"
             raise DataError(f"{self._file}: {what}", "it needs numbers and a label, with `delimiter` between them")
-        if isinstance(self.label, str):
-            if self.label not in first:
-                raise DataError(f"{self._file}: its first line has no {self.label!r}", did_you_mean(self.label, first))
-            place = first.index(self.label)
-        else:
-            place = self.label + (len(first) if self.label < 0 else 0)
-            if not 0 <= place < len(first):
-                raise DataError(f"{self._file}: there is no column {self.label} among {len(first)}")
+        places = [self._place(label, first) for label in self._labels]
+        if len(set(places)) < len(places) or len(places) == len(first):
+            what = "names a column twice" if len(set(places)) < len(places) else "leaves no column for the examples"
+            raise DataError(f"{self._file}: label {self.label} {what}")
         named = self.header
         if named == "auto":
-            others = (cell for column, cell in enumerate(first) if column != place)
-            named = isinstance(self.label, str) or any(_number(cell) is None for cell in others)
-        if self._asked_shape is not None and math.prod(self._asked_shape) != len(first) - 1:
-            raise DataError(f"{self._file}: {len(first) - 1} columns of numbers do not fill shape {self._asked_shape}")
-        return len(first), place, named
+            others = (cell for column, cell in enumerate(first) if column not in places)
+            named = any(isinstance(label, str) for label in self._labels) or any(_number(c) is None for c in others)
+        if self._asked_shape is not None and math.prod(self._asked_shape) != len(first) - len(places):
+            count = len(first) - len(places)
+            raise DataError(f"{self._file}: {count} columns of numbers do not fill shape {self._asked_shape}")
+        return len(first), places, named
 
-    def _numbers(self, cells: list[str], number: int, place: int) -> Array:
+    def _place(self, label: int | str, first: list[str]) -> int:
+        """Where the target's column is, in a file with this first line."""
+        if isinstance(label, str):
+            if label not in first:
+                raise DataError(f"{self._file}: its first line has no {label!r}", did_you_mean(label, first))
+            return first.index(label)
+        place = label + (len(first) if label < 0 else 0)
+        if not 0 <= place < len(first):
+            raise DataError(f"{self._file}: there is no column {label} among {len(first)}")
+        return place
+
+    def _numbers(self, cells: list[str], number: int, columns: list[int]) -> Array:
         try:
             row = np.array(list(map(float, cells)), dtype=np.float64)
             with np.errstate(over="ignore"):
@@ -121,10 +135,10 @@ class Csv(InMemory):
             single = None
         if single is not None and np.isfinite(single).all():
             return single
-        for column, cell in enumerate(cells):
+        for column, cell in zip(columns, cells, strict=True):
             value = _number(cell)
             if value is None or not np.isfinite(value) or abs(value) > _LARGEST:
-                raise self._wrong(number, f"column {column + (column >= place)} holds {cell!r}, expected a number")
+                raise self._wrong(number, f"column {column} holds {cell!r}, expected a number")
         raise AssertionError("every cell is a number, the row is not")
 
     def _target(self, cell: str, number: int) -> float:
@@ -141,6 +155,9 @@ class Csv(InMemory):
             cure = "give the names as `classes`, or `target: number` for numbers to predict"
             raise self._wrong(number, f"has label {cell!r}, expected a whole number from 0 up", cure)
         return int(value)
+
+    def pinned(self) -> dict[str, str]:
+        return pin(path=self.path)
 
     @property
     def _file(self) -> Path:

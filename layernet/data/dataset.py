@@ -31,6 +31,13 @@ class Dataset(Configurable):
     def check(self) -> None:
         """Raise DataError, with the cure, when files are absent or plainly damaged; quick, reads no data."""
 
+    def pinned(self) -> dict[str, str]:
+        """Arguments that depend on the working directory, so that they do not: relative paths, made absolute.
+
+        A run's resolved config has them in place of those given, and `eval` and `resume` find the data from anywhere.
+        """
+        return {}
+
     def __len__(self) -> int:
         """The number of examples."""
         raise NotImplementedError(f"{type(self).__name__} has no __len__")

@@ -44,6 +44,11 @@ class OnDisk(InMemory):
             return Path(self.root).expanduser().absolute()
         return Path(os.environ.get("LAYERNET_DATA") or "data").expanduser().absolute() / self.folder
 
+    def pinned(self) -> dict[str, str]:
+        # an absolute LAYERNET_DATA stays unsaid: it is each machine's own way to say where data is
+        given = (os.environ.get("LAYERNET_DATA") or "data") if self.root is None else self.root
+        return {"root": str(self.directory)} if pin(root=given) else {}
+
     def find(self, *names: str) -> Path:
         """The first of `names` that is a file in the directory. Raises DataError, with the cure, when none is."""
         for name in names:
@@ -58,6 +63,12 @@ class OnDisk(InMemory):
             f"{type(self).__name__}: there is no {' or '.join(names)} in {self.directory}",
             f"put the files of {self.source} there, or {where}",
         )
+
+
+def pin(**paths: str | None) -> dict[str, str]:
+    """The relative ones among some paths, made absolute."""
+    given = {name: path for name, path in paths.items() if path and not Path(path).expanduser().is_absolute()}
+    return {name: str(Path(path).absolute()) for name, path in given.items()}
 
 
 @contextmanager

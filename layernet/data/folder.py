@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from layernet.backend import Array, Shape
 from layernet.data.dataset import Dataset
+from layernet.data.files import pin
 from layernet.data.transforms import Size, size_pair
 from layernet.errors import DataError
 
@@ -106,6 +107,9 @@ class ImageFolder(Dataset):
         """The files that could not be read, relative to root. Decodes, where that has not been done."""
         _, skipped = self._decoded
         return [self._files[i][0] for i in skipped]
+
+    def pinned(self) -> dict[str, str]:
+        return pin(root=self.root, cache=self.cache)
 
     @property
     def _root(self) -> Path:

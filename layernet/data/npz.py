@@ -15,6 +15,7 @@ from numpy.lib import format as npy
 
 from layernet.backend import Array, Shape
 from layernet.data.dataset import InMemory
+from layernet.data.files import pin
 from layernet.errors import DataError
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -24,7 +25,8 @@ class Npz(InMemory):
     """Two arrays of an .npz file, as numpy.savez and savez_compressed write it: examples and targets.
 
     `path`: the file. `x`, `y`: the names of its arrays, (N, *shape) and (N, ...). uint8 x are pixels 0..255, other
-    integers stay integers, all else becomes float32; integer y are labels. `classes`: the names of the labels.
+    integers stay integers, all else becomes float32; integer y are labels. Several labels an example: y (N, K) of
+    floats or booleans, a 1 for each, as BCEWithLogits takes. `classes`: the names of the labels.
     Arrays of Python objects are refused: reading them would run code of the file.
     Raises DataError when the file is absent or damaged, or does not hold two arrays of numbers of one length.
     """
@@ -87,6 +89,9 @@ class Npz(InMemory):
     def _check_labels(self, labels: Array) -> None:
         if self.classes is not None and labels.max(initial=0) >= len(self.classes):
             raise DataError(f"{self._file}: {self.names[1]!r} holds label {labels.max()}, classes has {self.classes}")
+
+    def pinned(self) -> dict[str, str]:
+        return pin(path=self.path)
 
     @property
     def _file(self) -> Path:

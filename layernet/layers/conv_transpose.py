@@ -75,7 +75,9 @@ class ConvTranspose2d(Layer):
             )
         products = channels * math.prod(self.window.kernel) / (self.groups * math.prod(self.window.stride))
         weight_init = self.weight_init or init.normal(math.sqrt(2.0 / products))
-        self.weight = Param((channels, *self.window.kernel, self.out_channels // self.groups), weight_init)
+        filters = (*self.window.kernel, self.out_channels // self.groups)
+        self.weight = Param((channels, *filters), weight_init)
+        self.weight.units = (self.groups, channels // self.groups, *filters), (0, 4)
         self.bias = Param((self.out_channels,), self.bias_init, decay_mult=0) if self.use_bias else None
         return height, width, self.out_channels
 

@@ -64,6 +64,7 @@ class Local2d(Layer):
             return self.weight_init((math.prod(out_shape), *shape[3:]), rng).reshape(shape)
 
         self.weight = Param((*out_shape, *self.window.kernel, channels // self.groups), filters)
+        self.weight.units = self.weight.shape, (0, 1, 2)
         self.bias = Param(out_shape, self.bias_init, decay_mult=0) if self.use_bias else None
         return out_shape
 

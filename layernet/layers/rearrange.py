@@ -95,14 +95,14 @@ class Unsqueeze(Layer):
 class Slice(Layer):
     """x[start:stop:step] along one axis: by default channels.
 
-    `start` and `stop` are as Python's, from the end where negative; `step` is at least 1; `dim` counts the axes of an
-    example (0 the first, -1 the last). Shape: (N, ..., n, ...) -> (N, ..., m, ...). Raises ShapeError when nothing is
-    left, or when there is no such axis.
+    `start`, `stop` and `step` are as Python's: from the end, and backwards, where negative; `dim` counts the axes of an
+    example (0 the first, -1 the last). `step: -1, dim: 1` mirrors images left to right: cuda-convnet2's `href`.
+    Shape: (N, ..., n, ...) -> (N, ..., m, ...). Raises ShapeError when nothing is left, or when there is no such axis.
     """
 
     def __init__(self, start: int | None = None, stop: int | None = None, step: int = 1, dim: int = -1) -> None:
-        if step < 1:
-            raise ValueError(f"step must be at least 1, got {step}")
+        if step == 0:
+            raise ValueError("step must not be 0")
         self.part = slice(start, stop, step)
         self.dim = dim
 

@@ -22,6 +22,10 @@ Scale2d = float | tuple[float, float]
 """One number for both axes, or (rows, columns)."""
 
 
+_LAB_KNEE = (6 / 29) ** 3
+_LAB_SLOPE = 1 / (3 * (6 / 29) ** 2)
+
+
 class _Resample(Layer):
     """What these layers share: the two matrices, made by `build`."""
 
@@ -174,12 +178,7 @@ class RGBToYUV(Layer):
     """
 
     def build(self, in_shape: Shape) -> Shape:
-        image_size("RGBToYUV", in_shape)
-        if in_shape[2] != 3:
-            raise ShapeError(
-                f"RGBToYUV needs 3 channels, got {in_shape[2]} in an input of shape {in_shape}",
-                "put it first, where the image still has its colours",
-            )
+        _coloured("RGBToYUV", in_shape)
         matrix = [[0.2126, 0.7152, 0.0722], [-0.09991, -0.33609, 0.436], [0.615, -0.55861, -0.05639]]
         self.matrix = Const(lambda xp, dtype: xp.asarray(matrix, dtype=dtype))
         return in_shape
@@ -189,6 +188,49 @@ class RGBToYUV(Layer):
 
     def backward(self, dy: Array, ctx: Context) -> Array:
         return dy @ self.matrix.data
+
+
+class RGBToLab(Layer):
+    """CIE L*a*b* of every pixel (R, G, B), which is taken for linear, in 0..1: cuda-convnet's `rgb2lab`.
+
+    X = 0.49 R + 0.31 G + 0.2 B, Y = 0.17697 R + 0.8124 G + 0.01063 B, Z = 0.01 G + 0.99 B, 1 each for white;
+    L = 116 f(Y) - 16, from 0 to 100, less 50 with `center`; a = 500 (f(X) - f(Y)); b = 200 (f(Y) - f(Z)), where
+    f(t) = t^(1/3) above (6/29)^3, and the line t / (3 (6/29)^2) + 4/29 below.
+    Shape: (N, H, W, 3) -> (N, H, W, 3). Raises ShapeError for another number of channels.
+    """
+
+    def __init__(self, center: bool = False) -> None:
+        self.center = center
+
+    def build(self, in_shape: Shape) -> Shape:
+        _coloured("RGBToLab", in_shape)
+        xyz = [[0.49, 0.31, 0.2], [0.17697, 0.8124, 0.01063], [0.0, 0.01, 0.99]]
+        lab = [[0.0, 116.0, 0.0], [500.0, -500.0, 0.0], [0.0, 200.0, -200.0]]
+        offset = [-66.0 if self.center else -16.0, 0.0, 0.0]
+        self.xyz = Const(lambda xp, dtype: xp.asarray(xyz, dtype=dtype))
+        self.lab = Const(lambda xp, dtype: xp.asarray(lab, dtype=dtype))
+        self.offset = Const(lambda xp, dtype: xp.asarray(offset, dtype=dtype))
+        return in_shape
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        t = x @ self.xyz.data.T
+        root = ctx.xp.maximum(t, _LAB_KNEE) ** (1 / 3)
+        f = ctx.xp.where(t > _LAB_KNEE, root, t * _LAB_SLOPE + 4 / 29)
+        ctx.save(root)
+        return f @ self.lab.data.T + self.offset.data
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        (root,) = ctx.saved  # at the knee the root's slope is the line's
+        return ((dy @ self.lab.data) / (3 * root * root)) @ self.xyz.data
+
+
+def _coloured(name: str, in_shape: Shape) -> None:
+    image_size(name, in_shape)
+    if in_shape[2] != 3:
+        raise ShapeError(
+            f"{name} needs 3 channels, got {in_shape[2]} in an input of shape {in_shape}",
+            "put it first, where the image still has its colours",
+        )
 
 
 def _interpolation(sources: list[float], size: int) -> Matrix:

@@ -53,7 +53,8 @@ class Optimizer(Configurable):
     `lr` is the learning rate, `weight_decay` the decay rate; a parameter's own `lr_mult` and `decay_mult` (0 for biases
     and norm gains) multiply them. `groups` sets these, or `frozen`, anew for the parameters whose path matches a
     pattern. `max_norm: c` there scales what is longer than c back to c after every update, `norm: c` scales to c
-    exactly (cuda-convnet's wball): each w[i], all that leads to one unit, by its L2 norm.
+    exactly (cuda-convnet's wball): all that leads to one unit, by its L2 norm: w[i], of Local2d w[r, c, i], of
+    ConvTranspose2d w[..., i].
     """
 
     whole: ClassVar[bool] = False
@@ -198,11 +199,13 @@ class Optimizer(Configurable):
         return self._arena
 
     def _hold_norms(self, param: Param, limit: float, exact: bool) -> None:
-        """Scale the rows w[i] longer than `limit` (`exact`: all but those of zeros) to that length."""
-        rows = param.data.reshape(len(param.data), -1)
-        norms = self.xp.sqrt((rows * rows).sum(axis=1, keepdims=True))
+        """Scale what leads to a unit and is longer than `limit` (`exact`: all but zeros) to that length."""
+        shape, units = param.units or (param.shape, (0,))
+        weights = param.data.reshape(shape)
+        others = tuple(axis for axis in range(len(shape)) if axis not in units)
+        norms = self.xp.sqrt((weights * weights).sum(axis=others, keepdims=True))
         moves = norms > (0 if exact else limit)
-        rows *= self.xp.where(moves, limit / self.xp.where(moves, norms, 1), 1)
+        weights *= self.xp.where(moves, limit / self.xp.where(moves, norms, 1), 1)
 
     def _find_stretches(self, live: list[bool], step: int) -> Iterator[_Stretch]:
         """Neighbours of one treatment merged, the padding between them included: it is 0 and stays 0."""

@@ -1,10 +1,11 @@
-"""Schedules: the factor that multiplies the learning rate, a pure function of the step."""
+"""Schedules: the factor that multiplies the learning rate, a pure function of the step (but for `Plateau`)."""
 
 from __future__ import annotations
 
 import bisect
 import math
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from layernet.core.configurable import Configurable
 from layernet.core.duration import Duration
@@ -16,9 +17,13 @@ class Schedule(Configurable):
 
     All but OneCycle take `warmup`: for that long the factor grows linearly, (step + 1) / warmup_steps, and `factor`
     takes over from there. Steps are optimizer updates and count from 0, the start of training.
+
+    One that follows what is measured writes `observe` too, and takes `watch: str = "auto"`, the column of metrics.csv
+    that it follows, and `mode: str = "auto"`, which becomes `min` or `max`: a config puts names in the place of `auto`.
     """
 
     warmup: Duration | None = None
+    watch: str | None = None
     total_steps: int
     warmup_steps: int
 
@@ -41,6 +46,12 @@ class Schedule(Configurable):
         """The factor after the warm-up."""
         raise NotImplementedError(f"{type(self).__name__} has no factor")
 
+    def observe(self, row: Mapping[str, Any]) -> None:
+        """Take notice of an evaluation: `row` is a line of metrics.csv. What follows holds from `row["step"]` on.
+
+        A resumed run calls it with every row so far, in order. So a schedule has no state but what rows tell.
+        """
+
     def progress(self, step: int) -> float:
         """The share of training that is done, counted from the end of the warm-up: 0..1, and 1 beyond the end."""
         return min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
@@ -54,7 +65,7 @@ class Constant(Schedule):
     """1."""
 
     def __init__(self, warmup: Duration | None = None) -> None:
-        self.warmup = _duration("warmup", warmup)
+        self.warmup = check_duration("warmup", warmup)
 
     def factor(self, step: int) -> float:
         return 1.0
@@ -67,7 +78,7 @@ class Step(Schedule):
     """
 
     def __init__(self, every: Duration, gamma: float = 0.1, warmup: Duration | None = None) -> None:
-        self.every, self.gamma, self.warmup = _required("every", every), _gamma(gamma), _duration("warmup", warmup)
+        self.every, self.gamma, self.warmup = _required("every", every), _gamma(gamma), check_duration("warmup", warmup)
 
     def factor(self, step: int) -> float:
         return float(self.gamma ** (step // self.steps(self.every)))
@@ -83,7 +94,7 @@ class MultiStep(Schedule):
         if not at:
             raise ValueError("at needs at least one duration, like [80 epochs, 120 epochs]")
         self.at = [_required("at", duration) for duration in at]
-        self.gamma, self.warmup = _gamma(gamma), _duration("warmup", warmup)
+        self.gamma, self.warmup = _gamma(gamma), check_duration("warmup", warmup)
 
     def bind(self, total_steps: int, steps_per_epoch: int) -> Self:
         super().bind(total_steps, steps_per_epoch)
@@ -102,7 +113,7 @@ class Exponential(Schedule):
     """
 
     def __init__(self, gamma: float, every: Duration = Duration(1, "epochs"), warmup: Duration | None = None) -> None:
-        self.gamma, self.every, self.warmup = _gamma(gamma), _required("every", every), _duration("warmup", warmup)
+        self.gamma, self.every, self.warmup = _gamma(gamma), _required("every", every), check_duration("warmup", warmup)
 
     def factor(self, step: int) -> float:
         return float(self.gamma ** ((step - self.warmup_steps) / self.steps(self.every)))
@@ -116,7 +127,7 @@ class Cosine(Schedule):
     """
 
     def __init__(self, min_factor: float = 0.0, warmup: Duration | None = None) -> None:
-        self.min_factor, self.warmup = _share("min_factor", min_factor), _duration("warmup", warmup)
+        self.min_factor, self.warmup = _share("min_factor", min_factor), check_duration("warmup", warmup)
 
     def factor(self, step: int) -> float:
         return self.min_factor + (1.0 - self.min_factor) * 0.5 * (1.0 + math.cos(math.pi * self.progress(step)))
@@ -131,7 +142,7 @@ class Polynomial(Schedule):
 
     def __init__(self, power: float = 1.0, min_factor: float = 0.0, warmup: Duration | None = None) -> None:
         self.power, self.min_factor = _positive("power", power), _share("min_factor", min_factor)
-        self.warmup = _duration("warmup", warmup)
+        self.warmup = check_duration("warmup", warmup)
 
     def factor(self, step: int) -> float:
         return float(self.min_factor + (1.0 - self.min_factor) * (1.0 - self.progress(step)) ** self.power)
@@ -142,7 +153,7 @@ class Inv(Schedule):
 
     def __init__(self, gamma: float, power: float = 0.75, warmup: Duration | None = None) -> None:
         self.gamma, self.power = _gamma(gamma), _positive("power", power)
-        self.warmup = _duration("warmup", warmup)
+        self.warmup = check_duration("warmup", warmup)
 
     def factor(self, step: int) -> float:
         return float((1.0 + self.gamma * (step - self.warmup_steps)) ** -self.power)
@@ -156,7 +167,7 @@ class SigmoidDecay(Schedule):
     """
 
     def __init__(self, gamma: float, at: Duration, warmup: Duration | None = None) -> None:
-        self.gamma, self.at, self.warmup = _gamma(gamma), _required("at", at), _duration("warmup", warmup)
+        self.gamma, self.at, self.warmup = _gamma(gamma), _required("at", at), check_duration("warmup", warmup)
 
     def factor(self, step: int) -> float:
         return 0.5 * (1.0 - math.tanh(0.5 * self.gamma * (step - self.steps(self.at))))
@@ -183,7 +194,7 @@ class Decay(Schedule):
             raise ValueError(f"by must be a finite number of at least 1, got {by}")
         if (form == "dexp") != (steps is not None) or (steps is not None and steps < 2):
             raise ValueError(f"dexp takes steps, at least 2, and no other form does: got {form} and {steps}")
-        self.form, self.by, self.stairs, self.warmup = form, by, steps, _duration("warmup", warmup)
+        self.form, self.by, self.stairs, self.warmup = form, by, steps, check_duration("warmup", warmup)
 
     def factor(self, step: int) -> float:
         progress = self.progress(step)
@@ -242,7 +253,7 @@ class CosineRestarts(Schedule):
         if mult < 1:
             raise ValueError(f"mult must be at least 1, got {mult}")
         self.period, self.mult, self.min_factor = _required("period", period), mult, _share("min_factor", min_factor)
-        self.warmup = _duration("warmup", warmup)
+        self.warmup = check_duration("warmup", warmup)
 
     def factor(self, step: int) -> float:
         done, length = step - self.warmup_steps, self.steps(self.period)
@@ -253,7 +264,7 @@ class CosineRestarts(Schedule):
         return self.min_factor + (1.0 - self.min_factor) * 0.5 * (1.0 + math.cos(math.pi * done / length))
 
 
-def _duration(name: str, value: Duration | str | None) -> Duration | None:
+def check_duration(name: str, value: Duration | str | None) -> Duration | None:
     """None or a duration, given as one or as text ("5 epochs")."""
     return None if value is None else _required(name, value)
 

@@ -20,7 +20,7 @@ import yaml
 from layernet.backend import Shape
 from layernet.config.lookup import Lookup, article, kind_of
 from layernet.config.names import BUILT_IN, Kind
-from layernet.config.schema import AsPart, Section, schema_of
+from layernet.config.schema import ENTRY_OF, AsPart, Section, schema_of
 from layernet.core.configurable import Configurable
 from layernet.core.duration import Duration
 from layernet.core.init import InitFunction
@@ -44,6 +44,7 @@ _ARGUMENTS: dict[str, dict[str, Any] | None] = {
     "Inv": {"gamma": 1e-4, "power": 0.75},
     "SigmoidDecay": {"gamma": 0.01, "at": "30 epochs"},
     "Decay": {"form": "exp", "by": 10.0},
+    "Plateau": {"factor": 0.5, "patience": 3},
     "SWA": {"start": "75 epochs"},
     "FakeData": {"shape": [8, 8, 1]},
     "Arrays": None,
@@ -198,7 +199,7 @@ def spell_type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated and isinstance(annotation.__metadata__[0], AsPart):
         part = annotation.__metadata__[0].kind
-        return _noun({"objective": "loss", "source": "dataset"}.get(part, part))
+        return _noun(ENTRY_OF.get(part, part))
     if origin is Annotated:
         return spell_type(arguments[0])
     if origin is Literal:

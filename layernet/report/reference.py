@@ -31,6 +31,7 @@ EXTRAS = {
     "`ref`": Extras.tied,
     "loss": Extras.objective,
     "penalty": Extras.penalty,
+    "metric": Extras.measure,
     "data set": Extras.source,
     "fraction": Extras.fraction,
 }

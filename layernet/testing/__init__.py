@@ -1,12 +1,16 @@
 """Checks for layers, losses and nets, of this package and of anybody.
 
-from layernet.testing import check_layer
+from layernet.testing import check_layer, check_loss
 
 def test_my_layer():
     check_layer(MyLayer(width=3), (8, 8, 4))
+
+def test_my_loss():
+    check_loss(MyLoss(), (5,))
 """
 
 from layernet.testing.check_layer import CheckFailed, check_layer
+from layernet.testing.check_loss import check_loss
 from layernet.testing.configcheck import check_config
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import check_net, gradcheck
@@ -20,6 +24,7 @@ __all__ = [
     "TensorResult",
     "check_config",
     "check_layer",
+    "check_loss",
     "check_net",
     "gradcheck",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Bench:
         self.net = Net([layer.named("layer")], shape).bind(device or get_device("cpu"), dtype, seed)
         self.layer = self.net.layers[0]
         self.seed = seed
+        self.takes_integers = self.layer.reader.integer_input
+        """Whether the layer, or the first one in it, takes integers: there is no gradient of its input then."""
         for path, param in self.net.params().items():  # away from the initial zeros and ones, where mistakes hide
             param.data[...] = param.data + self.place(self.rng("unsettle", path).normal(param.shape, std=0.1))
 
@@ -55,11 +57,6 @@ class Bench:
     def modes(self, n: int) -> tuple[bool, ...]:
         """The values of `training` that a batch of n examples can be run with."""
         return (False,) if n == 1 and self.batch_dependent else (True, False)
-
-    @property
-    def takes_integers(self) -> bool:
-        """Whether the layer, or the first one in it, takes integers: there is no gradient of its input then."""
-        return self.layer.reader.integer_input
 
     @property
     def batch_dependent(self) -> bool:
@@ -108,6 +105,13 @@ class Bench:
     def grads(self) -> Result:
         """Copies of the parameter gradients."""
         return {path: self.host(param.grad) for path, param in self.net.params().items()}
+
+    def freeze(self, paths: Sequence[str], frozen: bool = True) -> None:
+        """Freeze these parameters, and the statistics that are frozen with them."""
+        params = self.net.params()
+        for path in paths:
+            params[path]._frozen = frozen
+        self.net.freeze(paths[-1], frozen)  # looks at the whole net, which takes longer than a pass
 
     def host(self, array: Array) -> np.ndarray[Any, Any]:
         """A copy on the host."""

@@ -35,7 +35,7 @@ from layernet.layers.pool1d import AvgPool1d, MaxPool1d
 from layernet.layers.pool_to_size import AdaptiveAvgPool2d, AdaptiveMaxPool2d, GlobalMaxPool2d, Maxout
 from layernet.layers.rearrange import Permute, PixelShuffle, PixelUnshuffle, Slice, Squeeze, Unsqueeze
 from layernet.layers.rectifier import ELU, SELU, Hardswish, Hardtanh, Mish, ReLU6, Softplus
-from layernet.layers.resample import GaussianBlur, Resize, RGBToYUV, Upsample
+from layernet.layers.resample import GaussianBlur, Resize, RGBToLab, RGBToYUV, Upsample
 from layernet.layers.separable import SeparableConv2d
 from layernet.layers.shape import Flatten, Reshape
 from layernet.layers.squash import GLU, LogSigmoid, LogSoftmax, ScaledTanh, Softsign, Tanhshrink
@@ -222,6 +222,7 @@ LAYERS: list[Case] = [
     _layer(Squeeze, (1, 4, 1, 5), "one axis", dim=2),
     _layer(Unsqueeze, (4, 5), dim=-1),
     _layer(Slice, (4, 3, 5), start=1, stop=-1),
+    _layer(Slice, (4, 3, 5), "mirror", step=-1, dim=1),
     _layer(Slice, (4, 5), "rows", start=1, step=2, dim=0),
     _layer(PixelShuffle, (2, 3, 8), upscale_factor=2),
     _layer(PixelUnshuffle, (4, 6, 3), downscale_factor=2),
@@ -237,6 +238,7 @@ LAYERS: list[Case] = [
     _layer(Resize, (7, 6, 2), scale=1.3),
     _layer(GaussianBlur, (6, 5, 2), kernel_size=5, sigma=1.2),
     _layer(RGBToYUV, (4, 5, 3)),
+    _layer(RGBToLab, (4, 5, 3), center=True),
     _composite(Sequential, lambda: Sequential([Linear(4), Tanh(), Linear(3)]), (5,)),
     _composite(Residual, lambda: Residual([Linear(5), ReLU(), Dropout(0.3)]), (5,)),
     _composite(Residual, lambda: Residual([Linear(4), Tanh()], [Linear(4)]), (5,), "shortcut"),
@@ -297,6 +299,15 @@ def _log_distributions(shape: Shape, rng: Stream) -> HostArray:
     return np.asarray(np.log(_distributions(shape, rng)))
 
 
+TARGETS: dict[str, Targets] = {
+    "labels": _labels,
+    "values": _shares,
+    "signs": _sides,
+    "distributions": _distributions,
+}
+"""Targets that a loss may take: class numbers, numbers from 0 to 1 or -1 and 1 in the outputs' shape, shares of 1."""
+
+
 def _loss(cls: type[Loss], targets: Targets, note: str = "", shape: Shape = (5,), **arguments: Any) -> Case:
     return Case(cls.__name__, partial(cls, **arguments), shape, note, targets)
 
@@ -336,3 +347,5 @@ LOSSES: list[Case] = [
     Case("L1Penalty", partial(L1Penalty, "first.*")),
 ]
 """The losses and penalties."""
+
+CASES: list[Case] = [*LAYERS, *LOSSES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from layernet.testing.report import Report
 from layernet.testing.sampling import stream, tie_free
 
 
-def check_config(config: ExperimentConfig, **options: Any) -> Report:
+def check_config(config: ExperimentConfig, *, progress: Callable[[str], None] | None = None, **options: Any) -> Report:
     """Check the net of a config with its objectives, in float64, on a small batch made up for it.
 
     `options` are the fields of `Settings`; `seed` is the config's by default, `batch` 2. Inputs are drawn without ties.
     Labels are drawn from the data set's classes; other targets, and inputs of integers, are taken from the data set.
-    Where it is not there, targets are drawn between 0 and 1 in the output's shape.
+    Where it is not there, targets are drawn between 0 and 1 in the output's shape. `progress` is told what is being
+    checked.
 
     Raises DataError where a net of integer inputs has no data.
     """
@@ -28,7 +30,7 @@ def check_config(config: ExperimentConfig, **options: Any) -> Report:
     net = config.net
     if not net.bound:
         net.bind(settings.device, "float64", settings.seed)
-    report = check_net(net, config.objectives, x, targets, **vars(settings))
+    report = check_net(net, config.objectives, x, targets, progress=progress, **vars(settings))
     report.title = config.name
     return report
 

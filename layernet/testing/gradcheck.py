@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,20 +16,18 @@ from layernet.core.context import Context, Tape
 from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.core.sequential import Ref
-from layernet.core.summary import count_flops
 from layernet.errors import UsageError
 from layernet.layers.linear import Linear
 from layernet.losses import Loss, Objective, Penalty
+from layernet.testing.effort import WHOLE, Effort, shares
 from layernet.testing.engine import Settings, Variable
 from layernet.testing.netcheck import NetCheck
 from layernet.testing.objective import Projection, Scalar, Weighted
 from layernet.testing.passes import lively
+from layernet.testing.raised import told
 from layernet.testing.report import Failure, Report
 from layernet.testing.sampling import input_for, stream, tie_free
 from layernet.testing.verdicts import Function, check
-
-_WORK = 1.2e11
-"""Multiply-adds that the check of a whole net may take in one mode: what one core does in some 20 seconds."""
 
 
 def gradcheck(
@@ -54,7 +52,8 @@ def gradcheck(
     random key, so Dropout keeps its mask; no running statistic moves. Inputs of integers are not differentiated.
     `options` are the fields of `Settings` (seed, rtol, step, elements, directions, max_skipped, batch, modes, device).
 
-    Raises UsageError where an argument is missing, and what the layer itself raises.
+    What the target itself raises is a failure too, of the rule `exception`. Raises UsageError where an argument is
+    missing, ShapeError where a layer cannot take the shape.
     """
     settings = Settings(**options)
     start = time.perf_counter()
@@ -64,49 +63,97 @@ def gradcheck(
         elif isinstance(target, Layer):
             report = _check_layer(target, _given(shape, x, target), x, "", settings)
         elif isinstance(target, Loss):
-            report = _check_loss(target, x if shape is None else _batch(shape, x, settings), targets, settings)
+            report = Report(type(target).__name__)
+            with told(report, report.title, "train"):
+                outputs = x if shape is None else _batch(shape, x, settings)
+                report.add(_check_loss(target, outputs, targets, settings))
         elif isinstance(target, Penalty):
             report = _check_penalty(target, settings)
         else:
             raise UsageError(f"gradcheck takes a Layer, a Loss, a Penalty or a Net, got {target!r}")
+    _say_what_is_unseen(report)
     report.seconds = time.perf_counter() - start
     return report
 
 
-def check_net(net: Net, objectives: Sequence[Objective], x: Any, targets: Any, **options: Any) -> Report:
+def check_net(
+    net: Net,
+    objectives: Sequence[Objective],
+    x: Any,
+    targets: Any,
+    *,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Report:
     """Check a training: each layer of the net alone at its own input shape, then the whole net with its objectives.
 
-    Layers that are equal in type, arguments and input shape are checked once. Of a large net fewer points are compared
-    than of a layer (see `Settings.elements`), so that a config is checked in about a minute.
+    Layers that are equal in type, arguments and input shape are checked once. Of large layers and nets fewer points are
+    compared (see `effort`), so that a config is checked in about a minute; a note of the report says so. `progress` is
+    told what is being checked.
     """
     settings = Settings(**options)
     start = time.perf_counter()
     report = Report("net")
-    seen: set[tuple[str, tuple[int, ...]]] = set()
+    alone = _distinct(net, report)
+    allowed = shares([Effort.of(layer, len(x)).full(settings) for _, layer in alone])
     with threadpool_limits(1), np.errstate(all="ignore"):
-        for index, layer in enumerate(net.layers):
-            key = (repr(layer), layer.in_shape)
-            if key in seen:
-                continue
-            seen.add(key)
-            if any(isinstance(part, Ref) for part in _arguments_of(layer)):
-                report.notes.append(f"{layer.label}: not checked alone, because it refers to another layer")
-                continue
+        for (index, layer), work in zip(alone, allowed, strict=True):
+            if progress is not None:
+                progress(f"layer {index + 1} of {len(net.layers)}, {layer.path} ({type(layer).__name__})")
             given = x if index == 0 and layer.reader.integer_input else None
-            report.add(_check_layer(layer, layer.in_shape, given, layer.path, replace(settings, batch=len(x))))
-        report.add(_check_whole(net, x, objectives, targets, "net", _within_reach(net, len(x), settings)))
+            within, note = Effort.of(layer, len(x)).within(work, replace(settings, batch=len(x)))
+            report.add(_check_layer(layer, layer.in_shape, given, layer.path, within))
+            report.notes += [f"{layer.label}: {note}"] * bool(note)
+        if progress is not None:
+            progress("the whole net")
+        within, note = Effort.of(net.root, len(x)).within(WHOLE, settings)
+        report.add(_check_whole(net, x, objectives, targets, "net", within))
+        report.notes += [f"the whole net: {note}"] * bool(note)
+    _say_what_is_unseen(report)
     report.seconds = time.perf_counter() - start
     return report
 
 
+def _say_what_is_unseen(report: Report) -> None:
+    """A note for every tensor whose gradient is zero everywhere; a failure where all are, since nothing is shown."""
+    unseen = report.unseen()
+    if unseen and len(unseen) == len({t.path for t in report.tensors}) and not report.failures:
+        place = (report.tensors[0].subject, report.tensors[0].mode, report.tensors[0].layer)
+        message = "every gradient is zero here, analytic and numeric: the check shows nothing"
+        cause = "dead units, or a function that is flat: give inputs x where it is not"
+        report.failures.append(Failure("nothing", *place, "", message, cause=cause))
+    else:
+        report.notes += [f"no gradient was ever other than zero: {path}" for path in unseen]
+
+
+def _distinct(net: Net, report: Report) -> list[tuple[int, Layer]]:
+    """The layers to check alone with their places: each kind once, and none that needs another."""
+    found: dict[tuple[str, tuple[int, ...]], tuple[int, Layer]] = {}
+    for index, layer in enumerate(net.layers):
+        if any(isinstance(part, Ref) for part in _arguments_of(layer)):
+            report.notes.append(f"{layer.label}: not checked alone, because it refers to another layer")
+        else:
+            found.setdefault((repr(layer), layer.in_shape), (index, layer))
+    return list(found.values())
+
+
 def _check_layer(layer: Layer, shape: Sequence[int], x: Any, where: str, settings: Settings) -> Report:
+    subject = f"{where} ({type(layer).__name__})" if where else type(layer).__name__
+    report = Report(subject)
+    with told(report, subject, "build"):
+        net, x = net_of(layer, shape, settings, x)
+        report.add(_check_modes(net, _batch(shape, x, settings), None, None, subject, settings, alone=True))
+    return report
+
+
+def net_of(layer: Layer, shape: Sequence[int], settings: Settings, x: Any = None) -> tuple[Net, Any]:
+    """What a layer is checked in: a net of a copy of it, and a batch."""
     copy = layer.clone()
     copy.name = copy.name or type(layer).__name__  # so that the paths of all in it start alike
     net = Net([copy], shape).bind(settings.device, "float64", settings.seed)
-    subject = f"{where} ({type(layer).__name__})" if where else type(layer).__name__
     if x is None:
         x = input_for(copy, settings.batch, tuple(shape), stream(settings.seed, "input"))
-    return _check_modes(net, _batch(shape, x, settings), None, None, subject, settings, alone=True)
+    return net, x
 
 
 def _check_whole(
@@ -133,9 +180,10 @@ def _check_modes(
             return Projection(tape.outputs, net.device, settings.seed)
         return Weighted(objectives, net, targets)
 
-    with lively(net, x, settings.seed):
+    with told(report, subject, settings.modes[0]), lively(net, x, settings.seed):
         for mode in settings.modes:
-            report.add(NetCheck(net, x, scalar_of, mode, subject, settings, alone, objectives is None).run())
+            with told(report, subject, mode):
+                report.add(NetCheck(net, x, scalar_of, mode, subject, settings, alone, objectives is None).run())
     return report
 
 
@@ -213,17 +261,6 @@ def _arguments_of(layer: Layer) -> Iterator[Any]:
 
     for value in layer.arguments.values():
         yield from flat(value)
-
-
-def _within_reach(net: Net, batch: int, settings: Settings) -> Settings:
-    """Settings with as few points as the net's size asks for: a function of its multiply-adds, not of any clock.
-
-    Directions come first, because each looks at all elements; the elements are compared in the layers alone too.
-    """
-    passes = _WORK / max(1, batch * (count_flops(net.root) or net.size))
-    points = int(passes / (2 * (len(net.params()) + 1)))  # two passes for a point that agrees
-    directions = min(settings.directions, max(1, points // 2))
-    return replace(settings, directions=directions, elements=min(settings.elements, max(1, points - directions)))
 
 
 @contextmanager

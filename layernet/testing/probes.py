@@ -48,8 +48,14 @@ class Watched:
     def release(self) -> weakref.ref[Any]:
         reference = weakref.ref(self.array)
         del self.array
-        gc.collect()
         return reference
+
+
+def gone(reference: weakref.ref[Any]) -> bool:
+    """Whether nobody holds the object any more, but for cycles that the collector would break."""
+    if reference() is not None:  # collecting takes longer than many passes: only where it may matter
+        gc.collect()
+    return reference() is None
 
 
 def is_random(bench: Bench, x: Array) -> bool:

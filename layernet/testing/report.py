@@ -9,6 +9,8 @@ from typing import Any
 from layernet.text import aligned
 
 _SHOWN = 12  # failures printed in full
+COUNTS = ("elements", "directions", "kinks", "ill_conditioned", "unproven")
+"""What is counted of every tensor, and summed up."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,8 @@ class Failure:
     """One thing that is wrong, named by the rule it breaks.
 
     `rule` is one of `gradient` (the values differ), `missing` (no gradient where there should be one), `nan`,
-    `contract` (wrong shape or type, an error of the core), `determinism`, `accumulation`, `kinks` (too many points
-    could not be compared), `precision`.
+    `contract` (wrong shape or type, an error of the core), `exception` (it raised one), `determinism`, `accumulation`,
+    `kinks` (too many points could not be compared), `precision`, `nothing` (every gradient is zero: nothing is shown).
     """
 
     rule: str
@@ -33,10 +35,10 @@ class Failure:
     cause: str = ""
 
     def __str__(self) -> str:
-        place = self.tensor
+        place = f"{self.tensor} " if self.tensor else ""
         if self.index is not None:
-            place += f"[{', '.join(map(str, self.index))}]"
-        lines = f"{self.layer}: {place} ({self.mode}): {self.rule}: {self.message}"
+            place = f"{self.tensor}[{', '.join(map(str, self.index))}] "
+        lines = f"{self.layer}: {place}({self.mode}): {self.rule}: {self.message}"
         if self.analytic is not None and self.numeric is not None and self.steps is not None:
             lines += f": analytic {self.analytic:.10g}, numeric {self.numeric[0]:.10g} at h = {self.steps[0]:.3g}"
             if not math.isnan(self.numeric[1]):
@@ -45,7 +47,7 @@ class Failure:
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data for JSON; numbers that are not finite become text."""
-        return {key: _plain(value) for key, value in vars(self).items()}
+        return {key: plain(value) for key, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class TensorResult:
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data for JSON."""
-        return {key: _plain(value) for key, value in vars(self).items()}
+        return {key: plain(value) for key, value in vars(self).items()}
 
 
 @dataclass
@@ -108,6 +110,11 @@ class Report:
         """The largest relative error of any point that could be compared: at most rtol where all is well."""
         return max((tensor.worst for tensor in self.tensors), default=0.0)
 
+    def unseen(self) -> list[str]:
+        """The tensors whose gradients were below the rounding floor everywhere, in every mode: nothing is shown."""
+        seen = {t.path for t in self.tensors if t.tiny < t.elements + t.directions}
+        return sorted({t.path for t in self.tensors} - seen)
+
     def add(self, other: Report) -> None:
         """Take over what another report found."""
         self.tensors += other.tensors
@@ -122,8 +129,7 @@ class Report:
     def summary(self) -> str:
         """The outcome in one line."""
         outcome = f"FAILED ({len(self.failures)})" if self.failures else "ok" if self.ok else "nothing checked"
-        kinds = ("elements", "directions", "kinks", "ill_conditioned", "unproven")
-        counts = ", ".join(f"{self.count(kind)} {kind.replace('_', '-')}" for kind in kinds)
+        counts = ", ".join(f"{self.count(kind)} {kind.replace('_', '-')}" for kind in COUNTS)
         return (
             f"{self.title}: {outcome}: {len(self.tensors)} tensors, {counts}, "
             f"worst relative error {self.worst:.1e}, {self.seconds:.1f} s"
@@ -158,7 +164,8 @@ class Report:
         return {
             "title": self.title,
             "ok": self.ok,
-            "worst": _plain(self.worst),
+            "worst": plain(self.worst),
+            **{what: self.count(what) for what in COUNTS},
             "seconds": self.seconds,
             "notes": list(self.notes),
             "tensors": [tensor.as_dict() for tensor in self.tensors],
@@ -170,9 +177,10 @@ class Report:
         return any((f.subject, f.mode, f.layer, f.tensor) == place for f in self.failures)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON can hold it: lists for tuples, text for numbers that are not finite."""
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     return value

@@ -76,7 +76,8 @@ def stratified(shape: Shape, count: int, rng: Stream) -> HostArray:
     add(sorted((int(np.ravel_multi_index(c, shape)) for c in corners), key=lambda i: min(i, size - 1 - i)), count // 4)
     for axis in (len(shape) - 1, 0):
         add(_spread(shape, axis, count // 4, rng), count // 4)
-    add([int(i) for i in np.asarray(rng.permutation(size))], count)
+    while len(chosen) < count:  # a permutation of tens of millions would take longer than the passes
+        add([int(i) for i in np.asarray(rng.integers(0, size, (count,)))], count)
     return np.array(sorted(chosen))
 
 

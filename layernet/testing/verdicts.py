@@ -17,6 +17,7 @@ from layernet.testing.report import Failure, Report
 _EPS = 2.0**-52
 _FINE, _COARSE = 1e-10, 1e-6  # spacings for measuring noise: beyond float64's and beyond float32's resolution
 _MOST_NOISE = 1e-12  # of the function's scale; more would make the tolerance meaningless
+_FEW = 4  # points of which a share means nothing
 _SINGLE_NOISE = (1e-9, 5e-7)  # float32's relative to the function's scale
 
 
@@ -84,12 +85,18 @@ def _check_variable(
     elements = min(variable.gradient.size, settings.elements)
     directions = len(compared) - elements
     report.tensors.append(result_of(function.subject, function.mode, variable, compared, directions))
+    report.notes += _doubts(function, variable, compared)
     failed = [c for c in compared if c.point.verdict is Verdict.FAILED]
     if failed:
         cause = likely_cause(variable, compared, function.counts)
         report.failures.append(_differs(function, variable, compared, failed, cause))
     skipped = sum(c.point.unproven for c in compared)
-    if skipped > max(1.0, settings.max_skipped * len(compared)):
+    if skipped and len(compared) < _FEW:
+        report.notes.append(
+            f"{variable.layer}: {variable.tensor} ({function.mode}): {skipped} of {len(compared)} points lie at kinks "
+            "or are ill-conditioned and prove nothing"
+        )
+    elif skipped > max(1.0, settings.max_skipped * len(compared)):
         report.failures.append(
             function.failure(
                 "kinks",
@@ -106,6 +113,20 @@ def _check_variable(
                 "precision", variable, f"the gradient of shape {shape} was computed in float32, the net is in float64"
             )
         )
+
+
+def _doubts(function: Function, variable: Variable, compared: Sequence[Compared]) -> list[str]:
+    """What is to be said of points that did not fail and were not told for certain."""
+    doubtful = [c for c in compared if c.point.verdict is Verdict.ILL_CONDITIONED]
+    if not doubtful:
+        return []
+    worst = max(doubtful, key=lambda c: abs(c.point.numeric[0] - c.point.numeric[1]))
+    place = "along a direction" if worst.index is None else f"at {list(worst.index)}"
+    a, (one, two), (h, half) = worst.point.analytic, worst.point.numeric, worst.point.steps
+    return [
+        f"{variable.layer}: {variable.tensor} ({function.mode}): {len(doubtful)} ill-conditioned of {len(compared)} "
+        f"points, the worst {place}: analytic {a:.10g}, numeric {one:.10g} at h = {h:.3g}, {two:.10g} at h = {half:.3g}"
+    ]
 
 
 def _differs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,11 +12,12 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from layernet.config.experiment import ExperimentConfig, check_data, load_config
+from layernet.core.blame import blame
 from layernet.core.net import Net
 from layernet.core.summary import count_flops
 from layernet.data.dataset import split
 from layernet.data.loader import Loader, fit_transforms
-from layernet.errors import UsageError, did_you_mean
+from layernet.errors import LayernetError, UsageError, did_you_mean
 from layernet.train import checkpoint, state
 from layernet.train.console import Display, duration, values
 from layernet.train.recorder import Recorder
@@ -74,7 +76,12 @@ class Experiment:
             given=self.config.text,
             resolved=self.config.dump(),
             files=self.config.files,
-            facts={"seed": self.config.seed, "device": self.net.device.name, "parameters": self.net.size},
+            facts={
+                "seed": self.config.seed,
+                "device": self.net.device.name,
+                **self.net.device.facts(),
+                "parameters": self.net.size,
+            },
             config=self.config.path,
         )
         self._train(run, None, console or Console())
@@ -156,9 +163,15 @@ class Experiment:
         if saved is not None:
             state.restore(saved, trainer)
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
-        with self._threads():
-            trainer.fit()
-        self._finish(run, trainer, display)
+        try:
+            with self._threads():
+                trainer.fit()
+            self._finish(run, trainer, display)
+        except Exception as error:
+            _log(error, run)
+            raise
+        finally:
+            run.keep(self.config.files)  # those imported only when a function of theirs ran
 
     def _finish(self, run: RunDirectory, trainer: Trainer, display: Display) -> None:
         """Run the test set once, with the best values where they were kept, and close metrics.csv with its row."""
@@ -181,3 +194,12 @@ class Experiment:
             f"done: {values(found)}  (checkpoint {which}, epoch {row['epoch']:.4g})  "
             f"training took {duration(trainer.seconds)}  run {run.path}"
         )
+
+
+def _log(error: Exception, run: RunDirectory) -> None:
+    """Leave in the log what ended a run: of an exception that nobody raised on purpose, all there is to know."""
+    if isinstance(error, LayernetError):
+        run.log(f"error: {error}")
+    else:
+        run.log(f"error: {blame(error) or 'a mistake in layernet'}\n{''.join(traceback.format_exception(error))}")
+        error.add_note(f"the traceback is in {run.path / 'log.txt'}")

@@ -18,10 +18,13 @@ import numpy as np
 import threadpoolctl
 
 import layernet
-from layernet.errors import LayernetError, UsageError
+from layernet.errors import LayernetError, UsageError, did_you_mean
 from layernet.train import checkpoint
 from layernet.train.checkpoint import Checkpoint
 from layernet.train.files import keep_as, write_bytes, write_text
+
+_LIBRARY = ("internal_api", "version", "architecture", "threading_layer", "num_threads")
+"""What tells one linear algebra library from another: results differ with it in the last digits."""
 
 
 class RunDirectory:
@@ -57,7 +60,11 @@ class RunDirectory:
     def open(cls, path: Path) -> Self:
         """An existing run. Raises UsageError when there is none."""
         if not (path / "resolved.yaml").is_file():
-            raise UsageError(f"{path} is no run directory: it has no resolved.yaml", "give one that `train` made")
+            holder = path if path.is_dir() else path.parent
+            runs = [str(found.parent) for found in sorted(holder.glob("*/resolved.yaml"))]
+            what = "it has no resolved.yaml" if path.exists() else "it does not exist"
+            hint = did_you_mean(str(path), runs) if runs else "give one that `train` made"
+            raise UsageError(f"{path} is no run directory: {what}", hint)
         return cls(path)
 
     @property
@@ -66,32 +73,37 @@ class RunDirectory:
         return self.path / "resolved.yaml"
 
     def describe(
-        self, given: str, resolved: str, files: Sequence[Path], facts: Mapping[str, Any], config: Path | None
+        self, given: str, resolved: str, files: Mapping[str, bytes], facts: Mapping[str, Any], config: Path | None
     ) -> None:
         """Write what went in: the config twice, the user's own Python files, and run.json."""
         write_text(self.path / "config.yaml", given)
         write_text(self.resolved, resolved)
-        hashes = {}
-        for file in files:
-            content = file.read_bytes()
-            hashes[file.name] = hashlib.sha256(content).hexdigest()
-            write_bytes(self.path / file.name, content)  # as they are: Python files may have another encoding
+        self.keep(files)
         run = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
             "config": str(config) if config else None,
             "directory": os.getcwd(),
-            "files": hashes,
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
             "versions": {
                 "layernet": layernet.__version__,
                 "python": platform.python_version(),
                 "numpy": np.__version__,
             },
             "platform": platform.platform(),
-            "threads": {info["internal_api"]: info["num_threads"] for info in threadpoolctl.threadpool_info()},
+            "cpu": _cpu(),
+            "libraries": [{key: info.get(key) for key in _LIBRARY} for info in threadpoolctl.threadpool_info()],
             **facts,
         }
         write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
+
+    def keep(self, files: Mapping[str, bytes]) -> None:
+        """Write the user's own files, each at its place, where they are not there yet."""
+        for name, content in files.items():
+            file = self.path / name
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(file, content)  # as they are: Python files may have another encoding
 
     def checkpoint(self, which: str) -> Path:
         """The file of the checkpoint called `which`: last, best, or step-N."""
@@ -128,6 +140,16 @@ class RunDirectory:
         """Add a line to log.txt."""
         with open(self.path / "log.txt", "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
+
+
+def _cpu() -> str:
+    """The processor's model, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def _number(entry: str, name: str) -> int:

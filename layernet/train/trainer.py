@@ -16,7 +16,7 @@ import numpy as np
 from layernet.core.net import Net
 from layernet.data.loader import Batch, Loader
 from layernet.errors import Interrupted, NumericsError
-from layernet.objectives import Meter, ObjectivesPass
+from layernet.objectives import Meter, ObjectivesPass, penalties_of, without_penalties
 from layernet.train.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ class Trainer:
         self.meter.reset()
         self.examples, self.row_seconds = 0, 0.0
         self.history.append(row)
+        self.schedule.observe(row)
         self._tell("on_evaluate", row)
 
     def evaluate(self, split: str) -> dict[str, float]:
@@ -177,6 +178,8 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds"]
         self.row_seconds, self.examples = state["row_seconds"], state["examples"]
         self.history = list(state["history"])
+        for row in self.history:
+            self.schedule.observe(row)
         self.meter.load_state(state["meter"])
 
     @property
@@ -214,8 +217,10 @@ class Trainer:
 def evaluate(config: ExperimentConfig, net: Net, loader: Loader) -> dict[str, float]:
     """Loss, objectives and metrics of a net over a whole data set, in evaluation mode."""
     meter = Meter(config.objectives, config.metrics)
+    meter.add(penalties_of(config.objectives, net))
+    losses = without_penalties(config.objectives)
     with closing(loader.batches(0)) as batches:
         for batch in batches:
             tape = net.forward(batch.x, recording=False)
-            meter.update(ObjectivesPass(config.objectives, net, tape, batch.target), tape, batch.target)
+            meter.update(ObjectivesPass(losses, net, tape, batch.target), tape, batch.target)
     return meter.result()

@@ -65,8 +65,21 @@ def test_name_and_second_run(config: Path, tmp_path: Path) -> None:
 def test_inspect_shows_the_net(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(config)]) == 0
     out = capsys.readouterr().out
-    assert re.search(r"head\s+Linear\s+3\s+27\s+0.000\s+120", out)
+    assert re.search(r"head\s+Linear\s+3\s+27\s+0.000\s+120 B", out)
     assert "83 parameters" in out
+
+
+def test_inspect_says_what_a_ref_is_tied_to(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layers = "net.layers=[{type: Linear, name: a, out_features: 6}, {ref: a, name: b}, {type: Linear, out_features: 3}]"
+    assert main(["inspect", str(config), "--set", layers]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^b +Linear \(ref a\) +6 +0 ", out, re.M)
+    assert re.search(r"^a +Linear +6 +42 ", out, re.M)
+
+
+def test_inspect_of_a_deep_net_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(ROOT / "configs" / "cifar10_resnet20.yaml")]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_validate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +106,48 @@ def test_mistakes_get_one_message_and_a_code(
     assert err.startswith("error: ")
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian", "x.yaml"], "there is no command 'trian'; did you mean 'train'?"),
+        (["train"], "layernet train needs CONFIG; layernet train --help says what it is"),
+        (["train", "x.yaml", "--sett", "seed=1"], "layernet train takes no '--sett'; did you mean '--set'?"),
+        (
+            ["train", "x.yaml", "--epochs", "3"],
+            "takes no '--epochs'; layernet train --help lists its options; values of",
+        ),
+        (["train", "x.yaml", "--se", "seed=1"], "takes no '--se'"),  # never half a word
+        (["eval", "x", "--split", "tset"], "there is no --split choice 'tset'; did you mean 'test'?"),
+        (["gradcheck", "ReLU", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+    ],
+)
+def test_wrong_usage_gets_one_message_too(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    err = capsys.readouterr().err
+    assert all(re.search(rf"^  {command} +\w", err, re.M) for command in COMMANDS)  # in one column with their help
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny-001").mkdir()
+    (tmp_path / "tiny-001" / "resolved.yaml").touch()
+    assert main(["eval", str(tmp_path / "tiny-01")]) == 2
+    assert f"it does not exist; did you mean '{tmp_path}/tiny-001'?" in capsys.readouterr().err
+    assert main(["resume", str(tmp_path)]) == 2
+    assert f"it has no resolved.yaml; did you mean '{tmp_path}/tiny-001'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -80,6 +80,20 @@ def test_nothing_is_cut_in_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatc
     assert "\x1b" not in out + shown(capsys, "Conv2d")
 
 
+def test_on_a_terminal_lines_are_wrapped_under_their_column(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = shown(capsys) + shown(capsys, "Conv2d")
+    monkeypatch.setattr("layernet.cli.layers.terminal_width", lambda: 80)
+    wrapped = shown(capsys) + shown(capsys, "Conv2d")
+    assert max(map(len, wrapped.splitlines())) <= 80 < max(map(len, plain.splitlines()))
+    assert wrapped.split() == plain.split()  # nothing is lost
+    lines = wrapped.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("  Conv2d "))
+    assert len(lines[first + 1]) - len(lines[first + 1].lstrip()) == lines[first].index("y[h, w, o]")
+    assert lines[lines.index("arguments") + 1] in plain.splitlines()
+
+
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_every_page_says_the_formula_and_every_argument(entry, capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, entry.name)
@@ -119,7 +133,7 @@ def test_every_other_example_is_part_of_a_config(entry, tmp_path: Path) -> None:
     float_targets = entry.kind == "loss" and entry.name in FLOAT_TARGETS
     train = {"type": "FakeData", "shape": [8, 8, 1], "classes": 0} if float_targets else "Digits"
     config = {
-        "data": {"train": train, "batch_size": 4},
+        "data": {"train": train, "val": {"fraction": 0.1}, "batch_size": 4},
         "net": {
             "input": [8, 8, 1],
             "layers": ["Flatten", {"type": "Linear", "out_features": 1 if float_targets else 10}],

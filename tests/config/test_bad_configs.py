@@ -135,9 +135,13 @@ CASES = {
     "a penalty on an output": ("{type: L2Penalty,", "{§on: aux, type: L2Penalty,", "loss.2.on", "unknown key 'on'", ""),
     "two objectives of one name": ("on: aux,", "on: aux, name: x}\n  - {type: CrossEntropy, name: §x,", "loss.2.name", "another objective is called 'x'", ""),
     "best without val": ("  val: {fraction: 0.2}\n", "", "train.checkpoint.best", "there is no data.val", "add val"),
+    "a plateau of what is not measured": ("schedule: {type: Cosine, warmup: 1 epochs}", "schedule: {type: Plateau, watch: §val.acuracy}", "schedule.watch", "Plateau cannot follow 'val.acuracy'", "did you mean 'val.accuracy'?"),
+    "a plateau on train": ("schedule: {type: Cosine, warmup: 1 epochs}", "schedule: {type: Plateau, watch: §train.loss}", "schedule.watch", "Plateau cannot follow 'train.loss'", "val.loss"),
     "best by what is not measured": ("best: val.accuracy", "best: §val.acuracy", "train.checkpoint.best", "cannot be chosen by 'val.acuracy'", "did you mean 'val.accuracy'?"),
     "top_k": ("metrics: [accuracy]", "metrics: [{type: accuracy, top_k: §5}]", "metrics.0.top_k", "top_k is 5, but the net has 4 outputs", ""),
     "metric twice": ("metrics: [accuracy]", "metrics: [accuracy, §accuracy]", "metrics.1", "accuracy is given twice", ""),
+    "a metric on an unknown output": ("metrics: [accuracy]", "metrics: [accuracy, {type: accuracy, on: §aus}]", "metrics.1.on", "the net has no output called 'aus'", "did you mean 'aux'?"),
+    "top_k of a side output": ("metrics: [accuracy]", "metrics: [{type: accuracy, on: aux, top_k: §5}]", "metrics.0.top_k", "top_k is 5, but aux has 4 outputs", ""),
     "unknown ref": ("- Flatten\n", "- {ref: §conv2}\n", "net.layers.3.ref", "there is no layer called 'conv2'", "did you mean 'conv1'?"),
     "arguments beside ref": ("- {type: MaxPool2d, kernel_size: 2}", "- {ref: conv1, §stride: 2}", "net.layers.1.stride", "'stride' cannot stand beside ref", ""),
     # text
@@ -169,6 +173,16 @@ def test_a_mistake_is_one_problem_at_its_place(name: str) -> None:
     assert first.mark is not None
     assert len(problems) == 1, problems
     assert str(first).startswith(f"bad.yaml:{first.mark.line}:{first.mark.column}: ")
+
+
+def test_a_plateau_needs_val() -> None:
+    text = GOOD.replace("  val: {fraction: 0.2}\n", "").replace(", best: val.accuracy", "")
+    for schedule, path in [("Plateau", "schedule"), ("{type: Plateau, watch: val.loss}", "schedule.watch")]:
+        (problem,) = problems_of(text.replace("{type: Cosine, warmup: 1 epochs}", schedule))
+        followed = "val.loss" if "watch" in schedule else "val.accuracy"
+        assert problem.message == f"Plateau follows {followed}, but there is no data.val"
+        assert (problem.hint, problem.path) == ("add val: {fraction: 0.1} to data", path)
+        assert problem.mark is not None
 
 
 def test_all_mistakes_come_at_once_in_the_order_of_the_text() -> None:

@@ -195,7 +195,7 @@ def test_objectives_on_outputs() -> None:
             "    - {type: Linear, out_features: 3}\n").replace(
         "loss: CrossEntropy",
         'loss: [CrossEntropy, {type: CrossEntropy, on: aux, weight: 3e-1}, {type: L2Penalty, name: decay, params: "lin*"}]\n'
-        "metrics: [accuracy, {type: accuracy, top_k: 2}]",
+        "metrics: [{type: accuracy, on: aux}, accuracy, {type: accuracy, top_k: 2}]",
     ).replace("batch_size: 10", "batch_size: 10, val: {fraction: 0.1}")  # fmt: skip
     config = again(load_config_text(text))
     assert [(o.name, o.on, o.weight) for o in config.objectives] == [
@@ -204,7 +204,8 @@ def test_objectives_on_outputs() -> None:
         ("decay", "output", 1.0),
     ]
     assert [type(o.loss).__name__ for o in config.objectives] == ["CrossEntropy", "CrossEntropy", "L2Penalty"]
-    assert config.train.checkpoint.best == "val.accuracy"
+    assert [list(measure.result()) for measure in config.metrics] == [["aux_accuracy"], ["accuracy"], ["top2_accuracy"]]
+    assert config.train.checkpoint.best == "val.aux_accuracy"
     assert "aux.linear_1.weight" in config.net.params()
 
 
@@ -224,6 +225,24 @@ def test_best_follows_from_what_is_there(val: str, metrics: str, best: str, chos
         + "  layers: [{type: Linear, out_features: 3}]\n"
     )
     assert again(load_config_text(text + metrics)).train.checkpoint.best == chosen
+
+
+@pytest.mark.parametrize(
+    ("schedule", "metrics", "watch", "mode"),
+    [
+        ("Plateau", "[]", "val.loss", "min"),
+        ("Plateau", "accuracy", "val.accuracy", "max"),
+        ("{type: Plateau, watch: val.loss}", "accuracy", "val.loss", "min"),
+        ("{type: Plateau, watch: val.accuracy, mode: min}", "accuracy", "val.accuracy", "min"),
+    ],
+)
+def test_what_a_plateau_follows(schedule: str, metrics: str, watch: str, mode: str) -> None:
+    text = (
+        HEAD.replace("batch_size", "val: {fraction: 0.1}, batch_size") + "  layers: [{type: Linear, out_features: 3}]\n"
+    )
+    config = again(load_config_text(f"{text}metrics: {metrics}\nschedule: {schedule}\n"))
+    assert {key: config.schedule.arguments[key] for key in ("watch", "mode")} == {"watch": watch, "mode": mode}
+    assert config.schedule.bind(10, 5)(0) == 1.0
 
 
 def test_splits_inherit_the_transforms_of_train() -> None:
@@ -305,7 +324,7 @@ def user(tmp_path: Path) -> Path:
 def test_layers_of_the_users_file(user: Path) -> None:
     layers = "- {type: './mine.py:Scale', by: 3, name: s, inner: {type: Linear, out_features: 4}}\n- './mine.py:Scale'\n- {type: Linear, out_features: 3}"
     config = net_of(layers, folder=user)
-    assert config.files == [user / "mine.py"]
+    assert config.files == {"mine.py": (user / "mine.py").read_bytes()}
     assert type(config.net.layers[0]) is type(config.net.layers[1])
     assert config.net.layers[0].arguments["by"] == 3.0
     assert "s.inner.weight" in config.net.params()
@@ -391,7 +410,7 @@ def test_a_module_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", ["/nowhere"])
     config = net_of("- {type: 'layernet_test_module:Scale'}\n- {type: Linear, out_features: 3}")
-    assert config.files == []
+    assert config.files == {}
     again(config)
 
 

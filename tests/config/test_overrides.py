@@ -58,9 +58,9 @@ def test_overrides_from_python_are_values() -> None:
     config = load_config_text(TEXT, overrides={"train.epochs": 3, "net.input": (6,), "optimizer.groups": {}})
     assert config.train.epochs == 3
     assert config.optimizer.groups == {}
-    with pytest.raises(ConfigError, match=r"--set train.epochs: train.epochs: expected an integer, got '3'"):
+    with pytest.raises(ConfigError, match=r"--set train.epochs: expected an integer, got '3'"):
         load_config_text(TEXT, overrides={"train.epochs": "3"})
-    with pytest.raises(ConfigError, match=r"--set seed: seed: expected an integer, got "):
+    with pytest.raises(ConfigError, match=r"--set seed: expected an integer, got "):
         load_config_text(TEXT, overrides={"seed": object()})
 
 
@@ -71,15 +71,15 @@ def test_the_last_one_wins() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epoch=3", "--set train.epoch: train.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
+        ("train.epoch=3", "--set train.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
         ("trian.epochs=3", "--set trian.epochs: trian: unknown key 'trian'; did you mean 'train'?"),
-        ("train.epochs=three", "--set train.epochs: train.epochs: expected an integer, got 'three'"),
+        ("train.epochs=three", "--set train.epochs: expected an integer, got 'three'"),
         ("net.layers.9.out_features=5", "--set net.layers.9.out_features: net.layers has no entry '9'; it has 3 entries, 0 to 2"),
         ("net.layers.-1=ReLU", "--set net.layers.-1: net.layers has no entry '-1'; "),
         ("net.layers.hiden.out_features=5", "net.layers has no entry 'hiden'; did you mean 'hidden'?"),
         ("train.epochs.x=5", "--set train.epochs.x: train.epochs is 2: there is nothing in it to set"),
-        ("net.layers.0.out_features=0", "--set net.layers.0.out_features: net.layers.0.out_features: out_features must be at least 1"),
-        ("net.layers.1={type: Conv2d, out_channels: 1, kernel_size: 1}", "--set net.layers.1: net.layers.1: layer conv2d_1 (Conv2d): "),
+        ("net.layers.0.out_features=0", "--set net.layers.0.out_features: out_features must be at least 1"),
+        ("net.layers.1={type: Conv2d, out_channels: 1, kernel_size: 1}", "--set net.layers.1: layer conv2d_1 (Conv2d): "),
         ("epochs", "--set takes path=value, got 'epochs'"),
         ("=3", "--set takes path=value, got '=3'"),
         ("seed=[1", "--set seed: cannot read the value '[1'"),

@@ -156,6 +156,16 @@ def test_csv_of_images_and_of_numbers_to_predict(tmp_path):
     assert (y.tolist(), y.dtype) == ([[0.5], [-1.0]], np.float32)
 
 
+@pytest.mark.parametrize("label", [["red", -1], [1, "round"], ["red", "round"]])
+def test_csv_of_several_targets(tmp_path, label):
+    path = write(tmp_path, "a,red,b,round\n1,0,2.5,1\n-3,1,4e2,0.5\n")
+    data = Csv(path, label, target="number")
+    assert data.shape == (2,)
+    x, y = data.arrays
+    assert x.tolist() == [[1, 2.5], [-3, 400]]
+    assert (y.tolist(), y.dtype) == ([[0, 1], [1, 0.5]], np.float32)
+
+
 CSV_DAMAGE = {
     "short": ("1,2,0\n1,0\n", {}, r", line 2: has 2 cells, the first line 3"),
     "long, after an empty line": ("a,b,c\n\n1,2,0\n1,2,3,0\n", {}, r", line 4: has 4 cells"),
@@ -178,6 +188,8 @@ CSV_DAMAGE = {
 CSV_SEEN_EARLY = {
     "empty": ("", {}, "is empty"),
     "one column": ("1;2\n", {}, "has 1 columns; it needs numbers and a label, with `delimiter`"),
+    "a target twice": ("1,2,0\n", {"label": [2, -1], "target": "number"}, r"label \[2, -1\] names a column twice"),
+    "nothing but targets": ("1,2\n", {"label": [0, 1], "target": "number"}, "leaves no column for the examples"),
     "no such column": ("1,2\n", {"label": 2}, "there is no column 2 among 2"),
     "no such column from the end": ("1,2\n", {"label": -3}, "there is no column -3 among 2"),
     "no such name": ("a,kind\n1,2\n", {"label": "kin"}, "its first line has no 'kin'; did you mean 'kind'"),
@@ -204,6 +216,9 @@ def test_csv_that_is_absent(tmp_path):
     [
         ({"target": "numbers"}, "target must be class or number"),
         ({"header": False, "label": "kind"}, "without a header no column is called 'kind'"),
+        ({"header": False, "label": [0, "kind"], "target": "number"}, "without a header no column is called 'kind'"),
+        ({"label": [0, 1]}, "label as a list names columns of numbers"),
+        ({"label": [], "target": "number"}, "label as a list names columns of numbers"),
         ({"target": "number", "classes": ["a"]}, "classes name labels"),
         ({"classes": ["a", "a"]}, "must differ"),
         ({"shape": [0]}, "shape needs sizes"),

@@ -69,7 +69,7 @@ def test_shapes_they_cannot_take(layer, shape, message):
         (lambda: Permute([0, 0]), r"dims must name each axis from 0 to 1 once, got \[0, 0\]"),
         (lambda: Permute([0, 2]), "dims must name each axis"),
         (lambda: Permute([1, 2, 3]), "dims must name each axis"),
-        (lambda: Slice(step=0), "step must be at least 1, got 0"),
+        (lambda: Slice(step=0), "step must not be 0"),
         (lambda: PixelShuffle(0), "upscale_factor must be at least 1, got 0"),
         (lambda: PixelUnshuffle(0), "downscale_factor must be at least 1, got 0"),
     ],

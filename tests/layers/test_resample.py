@@ -6,7 +6,7 @@ import pytest
 from layernet.core.net import Net
 from layernet.errors import ShapeError
 from layernet.layers.border import Crop, ReflectionPad2d
-from layernet.layers.resample import GaussianBlur, Resize, RGBToYUV, Upsample
+from layernet.layers.resample import GaussianBlur, Resize, RGBToLab, RGBToYUV, Upsample
 from tests.layers.one_layer import check_gradients, net_of, numbers, run
 
 
@@ -128,3 +128,19 @@ def test_yuv():
     check_gradients(net_of(RGBToYUV(), x), x)
     with pytest.raises(ShapeError, match="RGBToYUV needs 3 channels, got 1"):
         Net([RGBToYUV()], (4, 4, 1))
+
+
+def test_lab():
+    # white, black, a grey on the line, and red by hand: X 0.49, Y 0.17697, Z 0
+    x = np.array([[1, 1, 1], [0, 0, 0], [0.001, 0.001, 0.001], [1, 0, 0]], dtype=float).reshape(1, 1, 4, 3)
+    y = run(net_of(RGBToLab(), x), x).y[0, 0]
+    line = 0.001 * 841 / 108 + 4 / 29
+    f = [0.49 ** (1 / 3), 0.17697 ** (1 / 3), 4 / 29]
+    expected = [[100, 0, 0], [0, 0, 0], [116 * line - 16, 0, 0]]
+    expected.append([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-11)
+    np.testing.assert_allclose(run(net_of(RGBToLab(center=True), x), x).y[0, 0], y - [50, 0, 0], atol=1e-11)
+    x = np.random.default_rng(0).uniform(size=(2, 3, 4, 3)) ** 3  # on both sides of the knee
+    check_gradients(net_of(RGBToLab(), x), x)
+    with pytest.raises(ShapeError, match="RGBToLab needs 3 channels, got 1"):
+        Net([RGBToLab()], (4, 4, 1))

@@ -17,7 +17,9 @@ from layernet.core.sequential import Ref
 from layernet.errors import CheckpointError, ContractError, UsageError
 from layernet.layers.activation import ReLU
 from layernet.layers.conv import Conv2d
+from layernet.layers.conv_transpose import ConvTranspose2d
 from layernet.layers.linear import Linear
+from layernet.layers.local import Local2d
 from layernet.layers.shape import Flatten
 from layernet.optim import optimizer as base
 from layernet.optim.muon import Muon
@@ -231,6 +233,23 @@ def test_norms_are_held_after_every_update(setting, limit):
     assert moved in ((6,) if setting == "norm" else range(1, 6))
     for path in ("conv2d_1.bias", "head.weight", "head.bias"):
         assert_array_equal(found[path], expected[path])
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_norms_are_those_of_what_leads_to_a_unit(groups):
+    # told by the layer itself: of an input of ones a unit's output, summed over the image, is the sum of its weights
+    layers = [Local2d(2, 2, bias=False).named("local"), ConvTranspose2d(4, 2, groups=groups, bias=False).named("up")]
+    net = Net(layers, (3, 3, 2)).bind("cpu", "float64")
+    local, up = (net.params()[f"{name}.weight"] for name in ("local", "up"))
+    local.data[...] = abs(local.data)
+    settings = {"local.weight": {"norm": 2.0}, "up.weight": {"norm": 3.0}}
+    SGD(0.0, groups=settings).attach(net).step()
+    for place in np.ndindex(local.shape[:3]):
+        assert math.isclose((local.data[place] ** 2).sum(), 4.0)
+    local.data[...] = 1 / 8  # so that the second layer sees ones
+    up.data[...] **= 2
+    y = net.predict(np.ones((1, 3, 3, 2)))
+    assert_allclose(y.sum(axis=(0, 1, 2)), [4 * 9.0] * 4, rtol=1e-12)  # each of four pixels gives every weight once
 
 
 def test_norms_of_nothing_and_of_frozen_parameters():

@@ -32,6 +32,7 @@ NO_COUNTERPART = {
     "Nailbed": "cuda-convnet's; tests/layers/test_border.py has loops",
     "Resize": "cuda-convnet's; tests/layers/test_resample.py has loops",
     "GaussianBlur": "cuda-convnet's, with zeros beyond the edge; tests/layers/test_resample.py has loops",
+    "RGBToLab": "cuda-convnet's; tests/layers/test_resample.py has the formula",
     "RGBToYUV": "cuda-convnet's; tests/layers/test_resample.py has the matrix",
     "Maxout": "not in torch.nn; tests/layers/test_pool_to_size.py has loops",
     "Lion": "torch.optim has none; tests/optim/test_optimizers.py holds it to a naive loop",

@@ -336,3 +336,55 @@ class NoBatchFactor(HalfSquare):
     def backward(self, ctx: Context) -> Array:
         (difference,) = ctx.saved
         return 2 * difference / difference.size
+
+
+class WeakBias(Layer):
+    """Forgets a gradient that is below the rounding floor of the usual step."""
+
+    def build(self, in_shape: Shape) -> Shape:
+        self.bias = Param(in_shape[-1:], init.normal())
+        return in_shape
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        return x + 1e-11 * self.bias.data
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        return dy
+
+
+class Dead(Layer):
+    """Never leaves its flat part, where a wrong backward cannot be told from a right one."""
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        return ctx.xp.maximum(x - 100.0, 0)
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        return 0 * dy
+
+
+class Wiggles(Layer):
+    """sin(1000 x) / 1000, which is right, and curved so much that the two steps disagree."""
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        ctx.save(x)
+        return ctx.xp.sin(1000 * x) / 1000
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        (x,) = ctx.saved
+        return dy * ctx.xp.cos(1000 * x)
+
+
+class ByDivision(Layer):
+    """The product of the features. Its backward divides by x: right, but for a zero."""
+
+    def build(self, in_shape: Shape) -> Shape:
+        return (*in_shape[:-1], 1)
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        y = x.prod(-1, keepdims=True)
+        ctx.save(x, y)
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array:
+        x, y = ctx.saved
+        return dy * y / x

@@ -442,6 +442,104 @@ class StepInBackward(Square):
         return super().backward(dy, ctx) * (1 if ctx.tape.step == 0 else 2)
 
 
+class WritesWhereAllowed(Square):
+    """Reuses dy where nobody has locked it: what goes past the layer in a Residual is lost."""
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        if not dy.flags.writeable:
+            return 2 * x * dy
+        dy *= 2 * x
+        return dy
+
+
+class OverwritesBelow(WritesParameter):
+    """Adds to a gradient only where the input's is wanted too, which it is not at the start of a net."""
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        buffer, accumulate = ctx.grad(self.weight)
+        g = (dy * x).sum(axis=tuple(range(dy.ndim - 1)))
+        buffer[...] = buffer + g if accumulate and ctx.needs_input_grad else g
+        return dy * self.weight.data
+
+
+class NoisyForOne(Layer):
+    """Multiplicative noise, which backward forgets for a batch of one example."""
+
+    def forward(self, x, ctx):
+        noise = ctx.rng.normal(x.shape, mean=1.0) if ctx.training else None
+        ctx.save(noise)
+        return x if noise is None else x * noise
+
+    def backward(self, dy, ctx):
+        (noise,) = ctx.saved
+        return dy if noise is None or len(dy) == 1 else dy * noise
+
+
+class NoiseOfTheBatch(NoisyForOne):
+    """Noise whose strength grows with the batch."""
+
+    def forward(self, x, ctx):
+        noise = 1 + ctx.rng.normal(x.shape) * len(x) if ctx.training else None
+        ctx.save(noise)
+        return x if noise is None else x * noise
+
+    def backward(self, dy, ctx):
+        (noise,) = ctx.saved
+        return dy if noise is None else dy * noise
+
+
+class Coin(Layer):
+    """x or x^2, as a coin falls in training: keeps every promise."""
+
+    heads = 0.9
+
+    def forward(self, x, ctx):
+        if ctx.training and float(ctx.rng.uniform(())) > self.heads:
+            ctx.save(x)
+            return x * x
+        ctx.save(None)
+        return x
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        if x is not None:
+            return self.tails(x, dy)
+        return dy
+
+    def tails(self, x, dy):
+        return 2 * x * dy
+
+
+class WrongTails(Coin):
+    """Wrong in the branch that is taken once in ten times."""
+
+    def tails(self, x, dy):
+        return x * dy
+
+
+class WrongHeads(Coin):
+    """Wrong in the branch that is taken once in ten times, on one line with the other."""
+
+    heads = 0.1
+
+    def forward(self, x, ctx):
+        tails = not ctx.training or float(ctx.rng.uniform(())) > self.heads
+        ctx.save(x, tails)
+        return x * x if tails else x * 3
+
+    def backward(self, dy, ctx):
+        x, tails = ctx.saved
+        return 2 * x * dy if tails else dy
+
+
+class OneSidedCoin(Coin):
+    """Never falls on the other side."""
+
+    heads = 1.0
+
+
 class ScalarGain(Layer):
     """x times one number, a parameter without axes: keeps every promise."""
 
@@ -517,6 +615,12 @@ MISTAKES = {
     NothingTrained: ((3, 4), "only what is needed"),
     SecondCall: ((3, 4), "called twice"),
     StepInBackward: ((3, 4), "evaluation is deterministic"),
+    WritesWhereAllowed: ((3, 4), "inside a residual"),
+    OverwritesBelow: ((3, 4), "tied"),
+    NoisyForOne: ((3, 4), "batches of any size"),
+    NoiseOfTheBatch: ((3, 4), "batches of any size"),
+    WrongTails: ((3, 4), "gradient"),
+    WrongHeads: ((3, 4), "gradient"),
 }
 
 

@@ -12,8 +12,8 @@ from layernet.core.sequential import Ref
 from layernet.layers.activation import ReLU, Tanh
 from layernet.layers.composite import Residual
 from layernet.layers.linear import Linear
-from layernet.losses import Objective
-from layernet.testing import check_net, gradcheck
+from layernet.losses import L1Penalty, Objective
+from layernet.testing import CheckFailed, check_layer, check_net, gradcheck
 from tests.testing import broken
 
 MISTAKES = [
@@ -51,6 +51,8 @@ MISTAKES = [
     (broken.SoftplusAtOutput(), (5,), "gradient", "input", "points differ"),
     (broken.MeanPool1d(), (9,), "gradient", "input", "only elements at the border of axis 1"),
     (broken.WrongChild(), (5,), "gradient", "input", "points differ"),
+    (broken.WeakBias(), (5,), "missing", "bias", "backward never adds a gradient"),
+    (broken.Dead(), (5,), "nothing", "", "the check shows nothing"),
 ]
 
 
@@ -90,6 +92,33 @@ def test_a_slope_outside_the_subgradient_is_rejected_at_a_kink():
     (failure, _) = report.failures
     assert failure.index == (0, 0)
     assert "one-sided slopes" in failure.message
+
+
+def test_a_gradient_that_is_nan_at_zeros_is_rejected():
+    assert gradcheck(broken.ByDivision(), (5,)).ok  # inputs drawn without ties have no zero
+    with pytest.raises(CheckFailed, match="nan where some inputs are zero, though the output is finite"):
+        check_layer(broken.ByDivision(), (5,))
+
+
+def test_ill_conditioned_points_are_named_with_their_values():
+    report = gradcheck(broken.Wiggles(), (2,))
+    counted = report.count("ill_conditioned") + report.count("kinks")
+    assert counted
+    if report.count("ill_conditioned"):
+        (note, *_) = [note for note in report.notes if "ill-conditioned of" in note]
+        assert "input (train)" in note
+        assert "analytic" in note
+        assert "at h = " in note
+    assert note in str(report)
+    assert note in report.as_dict()["notes"]
+
+
+def test_a_tensor_without_any_gradient_is_noted_beside_others():
+    report = gradcheck(L1Penalty("first.*"))
+    assert report.ok
+    zero = [note for note in report.notes if "no gradient was ever other than zero" in note]
+    assert [note.rpartition("zero: ")[2] for note in zero] == ["second (Linear): bias", "second (Linear): weight"]
+    assert not gradcheck(Linear(3), (4,)).notes
 
 
 def test_inputs_of_nothing_but_kinks_prove_nothing():

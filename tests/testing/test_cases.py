@@ -16,18 +16,10 @@ def test_gradients_are_right(case):
     assert report.ok, report
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
-def test_no_seed_raises_a_false_alarm(case):
-    for seed in range(1, 200):
-        report = case.check(seed=seed)
-        assert report.ok, report
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
 def test_few_seeds_raise_no_false_alarm(case):
     for seed in range(100, 102):
-        report = case.check(seed=seed)
+        report = case.check(seed=seed, elements=16, directions=2)
         assert report.ok, report
 
 

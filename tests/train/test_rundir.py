@@ -32,13 +32,16 @@ def test_describe_keeps_what_went_in(tmp_path: Path) -> None:
     mine = tmp_path / "my_layers.py"
     mine.write_text("# mine\n")
     run = RunDirectory.create(tmp_path / "runs", "x")
-    run.describe("given: 1\n", "resolved: 1\n", [mine], {"seed": 3}, tmp_path / "x.yaml")
+    run.describe("given: 1\n", "resolved: 1\n", {mine.name: mine.read_bytes()}, {"seed": 3}, tmp_path / "x.yaml")
     assert (run.path / "config.yaml").read_text() == "given: 1\n"
     assert (run.path / "my_layers.py").read_text() == "# mine\n"
     facts = json.loads((run.path / "run.json").read_text())
     assert facts["seed"] == 3
     assert len(facts["files"]["my_layers.py"]) == 64
     assert set(facts["versions"]) == {"layernet", "python", "numpy"}
+    assert facts["cpu"]
+    assert facts["platform"]
+    assert any(library["version"] and library["num_threads"] for library in facts["libraries"])
     assert RunDirectory.open(run.path).resolved.read_text() == "resolved: 1\n"
 
 

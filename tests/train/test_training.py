@@ -196,6 +196,38 @@ def test_metrics_and_evaluation_agree(config: Path, tmp_path: Path) -> None:
     assert last["loss"] == pytest.approx(float(table[4]["val.loss"]))
 
 
+@pytest.mark.parametrize("step", [12, 23, 30])  # before a lowering, between two, at an evaluation that lowers
+def test_a_plateau_lowers_and_resumes_to_the_same_bits(config: Path, tmp_path: Path, step: int) -> None:
+    # nothing is ever better by 90 %: every second evaluation after the first lowers
+    schedule = {"type": "Plateau", "factor": 0.5, "patience": 1, "watch": "val.loss", "threshold": 0.9}
+    overrides = {"schedule": schedule, "data.val": {"fraction": 0.2}}
+    whole = Experiment.load(config, overrides).train(tmp_path / "whole", console=quiet())
+    assert [float(row["lr"]) for row in rows(whole)[:-1]] == [0.01, 0.01, 0.01, 0.005, 0.005]
+    experiment = Experiment.load(config, overrides)
+    with callback(experiment, InterruptAt(step)), pytest.raises(Interrupted):
+        experiment.train(tmp_path / "cut", console=quiet())
+    Experiment.resume(tmp_path / "cut" / "small-001", console=quiet())
+    assert_same_end(whole, tmp_path / "cut" / "small-001")
+
+
+def test_an_evaluation_asks_a_penalty_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    forward = ln.L2Penalty.forward
+
+    def counted(self: ln.L2Penalty, params: Any, ctx: ln.Context) -> Any:
+        asked.append(ctx.training)
+        return forward(self, params, ctx)
+
+    monkeypatch.setattr(ln.L2Penalty, "forward", counted)
+    experiment = Experiment.load(config)
+    found = experiment.evaluate("train")  # 10 batches
+    weights = [v for path, v in experiment.net.state_dict().items() if path.endswith(".weight")]
+    squares = sum(float((value.astype("float64") ** 2).sum()) for value in weights)
+    assert found["l2_penalty"] == pytest.approx(0.5 * squares, rel=1e-6)
+    assert found["loss"] == pytest.approx(found["cross_entropy"] + 1e-3 * found["l2_penalty"])
+    assert asked == [False]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(config: Path, tmp_path: Path) -> None:
     overrides: dict[str, Any] = {"optimizer": {"type": "SGD", "lr": 1e30}, "schedule.warmup": None}
     with pytest.raises(NumericsError, match="at step"):

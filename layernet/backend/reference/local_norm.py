@@ -75,8 +75,9 @@ class LocalNormOps(KernelFamily):
         return a
 
     def _denominator(self, e: Array, around: Neighbourhood, alpha: float, k: float) -> Array:
-        d = self.neighbour_sum(e * e, around)
-        d *= alpha
+        squares = e * e
+        squares *= alpha  # before the sum, which might overflow
+        d = self.neighbour_sum(squares, around)
         d += k
         return d
 

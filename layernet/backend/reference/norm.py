@@ -21,7 +21,7 @@ from layernet.backend.reference.channels import ChannelOps
 #
 # RMS norm leaves the mean where it is: with m = 0 throughout, dx = r (g - xhat mean(g xhat)).
 #
-# Mean squares of group and RMS norm divide before they sum, so that a long sum of large squares does not overflow.
+# Mean squares divide before they sum, where a long sum of large squares would overflow.
 
 
 class NormOps(ChannelOps):
@@ -35,7 +35,7 @@ class NormOps(ChannelOps):
         count = x.size // x.shape[-1]
         mean = self.channel_sum(x) / count
         centred = self.channel_affine(x, shift=-mean)  # two passes: E[x^2] - E[x]^2 would lose a small variance
-        var = self.channel_dot(centred, centred) / count
+        var = self.channel_mean_square(centred)
         rstd = 1.0 / self.xp.sqrt(var + eps)
         scale = rstd if weight is None else rstd * weight
         return self.channel_affine(centred, scale, bias), mean, var, (centred, rstd, scale)
@@ -51,7 +51,8 @@ class NormOps(ChannelOps):
         dx = None
         if need_dx:
             dx = self.channel_affine(dy, scale, -scale * db / count)
-            dx += self.channel_affine(centred, -scale * rstd * rstd * dot / count)
+            # in this order, no factor leaves the range of float32 for x of 1e18
+            dx += self.channel_affine(centred, -(scale * rstd) * (rstd * dot / count))
         return dx, dot * rstd if need_dw else None, db if need_db else None
 
     def batch_norm_given(
@@ -76,7 +77,7 @@ class NormOps(ChannelOps):
         """The last axis of x (..., C) brought to mean 0 and variance 1, then scaled and shifted per channel."""
         count = x.shape[-1]
         xhat = x - self.row_sum(x) / count
-        rstd = 1.0 / self.xp.sqrt(self.row_dot(xhat, xhat) / count + eps)
+        rstd = 1.0 / self.xp.sqrt(self.row_mean_square(xhat) + eps)
         xhat *= rstd
         y = xhat if weight is None and bias is None else self.channel_affine(xhat, weight, bias)
         return y, (xhat, rstd, weight)
@@ -145,7 +146,7 @@ class NormOps(ChannelOps):
 
     def rms_norm(self, x: Array, weight: Array | None, eps: float) -> tuple[Array, Any]:
         """The last axis of x (..., C) brought to mean square 1, then scaled per channel."""
-        rstd = 1.0 / self.xp.sqrt(self.row_dot(x, x * (1 / x.shape[-1])) + eps)
+        rstd = 1.0 / self.xp.sqrt(self.row_mean_square(x) + eps)
         xhat = x * rstd
         return xhat if weight is None else self.channel_affine(xhat, weight), (xhat, rstd, weight)
 

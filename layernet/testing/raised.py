@@ -1,0 +1,44 @@
+"""What the checked code raises is a finding about it, with its place; the check goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from layernet.core.blame import blame
+from layernet.errors import ContractError, LayernetError
+from layernet.testing.report import Failure, Report
+
+
+@contextmanager
+def told(report: Report, subject: str, mode: str) -> Iterator[None]:
+    """Within it, an exception of the checked code is a failure of the rule `exception`.
+
+    What layernet says of the contract is one of the rule `contract`. Its other errors and its own mistakes go through.
+    """
+    try:
+        yield
+    except ContractError as error:
+        report.failures.append(Failure("contract", subject, mode, subject, "", str(error)))
+    except LayernetError:
+        raise
+    except Exception as error:
+        message = blame(error)
+        if message is None:
+            raise
+        report.failures.append(Failure("exception", subject, mode, subject, "", message))
+
+
+def once(failures: Sequence[Failure]) -> list[Failure]:
+    """The failures, but an exception that ended several rules is told of the first."""
+    first: dict[str, Failure] = {}
+    others: dict[str, int] = {}
+    for failure in failures:
+        what = failure.message.partition(" failed: ")[2] or str(failure)
+        others[what] = others[what] + 1 if what in first else 0
+        first.setdefault(what, failure)
+    return [
+        replace(failure, message=f"{failure.message}; so ended {others[what]} more checks") if others[what] else failure
+        for what, failure in first.items()
+    ]
