@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from layernet import __version__
-from layernet.cli import evaluate, gradcheck, inspect, layers, resume, train, validate
+from layernet.cli import evaluate, gradcheck, inspect, layers, resume, train, validate, warmup
 from layernet.errors import LayernetError
 
 COMMANDS = {
@@ -22,6 +22,7 @@ COMMANDS = {
     "validate": validate,
     "gradcheck": gradcheck,
     "layers": layers,
+    "warmup": warmup,
 }
 
 

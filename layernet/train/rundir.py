@@ -65,6 +65,14 @@ class RunDirectory:
         """The config with every default filled in."""
         return self.path / "resolved.yaml"
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says; nothing where it cannot be read."""
+        try:
+            return dict(json.loads((self.path / "run.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+
     def describe(
         self, given: str, resolved: str, files: Sequence[Path], facts: Mapping[str, Any], config: Path | None
     ) -> None:
@@ -88,7 +96,7 @@ class RunDirectory:
                 "numpy": np.__version__,
             },
             "platform": platform.platform(),
-            "threads": {info["internal_api"]: info["num_threads"] for info in threadpoolctl.threadpool_info()},
+            "libraries": {pool["internal_api"]: pool["version"] for pool in threadpoolctl.threadpool_info()},
             **facts,
         }
         write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")

@@ -93,7 +93,7 @@ def _numba_writes_to(path: Path) -> Iterator[None]:
 
 def cached(decorate: Any, function: Any) -> Any:
     """decorate(function, cache=True) with our cache; without any where the disk refuses."""
-    if not _is_kept(function):
+    if not is_kept(function):
         _announce()
     with _numba_writes_to(folder()):
         try:
@@ -102,7 +102,7 @@ def cached(decorate: Any, function: Any) -> Any:
             return decorate(cache=False)(function)
 
 
-def _is_kept(function: Any) -> bool:
+def is_kept(function: Any) -> bool:
     """Whether the function was compiled before, going by the name of numba's index."""
     code = function.__code__
     name = f"{Path(code.co_filename).stem}.{function.__qualname__}-{code.co_firstlineno}."

@@ -18,7 +18,7 @@ from numba import cfunc, get_num_threads, njit, prange, types
 from numba.extending import intrinsic
 
 from layernet.backend import Array
-from layernet.backend.compiled.cache import cached
+from layernet.backend.compiled.cache import cached, is_kept
 
 _SIGNATURE = types.void(types.intp, types.intp)
 _local = threading.local()
@@ -32,6 +32,11 @@ class Kernel:
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
         self.__doc__ = function.__doc__
+
+    @property
+    def kept(self) -> bool:
+        """Whether this machine has compiled it before."""
+        return is_kept(self.function)
 
     @cached_property
     def address(self) -> int:
@@ -56,6 +61,11 @@ def launch(kernel: Kernel, *arguments: int | Array | None) -> None:
     numbers = [a if isinstance(a, int) else 0 if a is None else address(a) for a in arguments]
     packed = np.array(numbers, dtype=np.int64)
     _runner()(kernel.address, packed.ctypes.data, threads())
+
+
+def ready() -> None:
+    """Make ready what launches kernels."""
+    _runner()
 
 
 def threads() -> int:
