@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from layernet.backend.arrays import sum_to as sum_to
+    from layernet.backend.device import get_device as get_device
     from layernet.config.experiment import load_config as load_config
     from layernet.core import init as init
     from layernet.core.context import Context as Context

@@ -17,7 +17,7 @@ from statistics import median
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.core.context import Context, Tape
 from layernet.core.layer import Layer
 from layernet.core.net import Net
@@ -40,7 +40,7 @@ def measure(layers: int, repeats: int) -> dict[str, float]:
     x = np.zeros((2, 4), dtype="float32")
     net = Net([Nothing() for _ in range(layers)], (4,)).bind("cpu")
     # a pass through layers without parameters has no backward work unless the input's gradient is asked for
-    context = Context(Tape(get_device("cpu"), "float32"))
+    context = Context(Tape(host(), "float32"))
     tape = None
 
     def forward() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.core.context import Context, Tape
 from layernet.errors import DataError, ShapeError
 from layernet.losses import (
@@ -259,7 +259,7 @@ def test_sums_add_up_float32_stays_and_nothing_warns(loss, size):
     z.flags.writeable = target.flags.writeable = False
     found = []
     for part in (slice(0, 5), slice(0, 2), slice(2, 5)):
-        ctx = Context(Tape(get_device("cpu"), "float32", training=True))
+        ctx = Context(Tape(host(), "float32", training=True))
         total, normaliser = loss.forward(z[part], target[part], ctx)
         dz = loss.backward(ctx)
         assert np.asarray(total).dtype == dz.dtype == "float32"

@@ -63,6 +63,8 @@ def test_only_the_backend_knows_cupy_and_layers_know_no_array_module(path: Path)
     roots = {module.split(".")[0] for module in imports(path)}
     if room != "backend":
         assert not roots & {"cupy", "cupyx"}
+    if path.parent != PACKAGE / "backend" / "compiled":
+        assert not roots & {"numba", "llvmlite"}
     if room == "layers":
         assert "numpy" not in roots
 
@@ -81,4 +83,13 @@ def test_starting_imports_nothing_heavy(command: list[str]) -> None:
     )
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "layernet" in loaded
-    assert not loaded & {"numpy", "pydantic", "yaml", "rich", "cupy", "PIL"}
+    assert not loaded & {"numpy", "pydantic", "yaml", "rich", "cupy", "PIL", "numba"}
+
+
+def test_the_compiled_kernels_are_imported_where_they_are_chosen_alone() -> None:
+    choosers = {"backend/device.py", "cli/warmup.py"}
+    for path in FILES:
+        name = path.relative_to(PACKAGE).as_posix()
+        inside = {module for module in imports(path) if module.startswith("layernet.backend.compiled.")}
+        allowed = name in choosers or name.startswith("backend/compiled/")
+        assert allowed or inside <= {"layernet.backend.compiled.CURE", "layernet.backend.compiled.problem"}, name

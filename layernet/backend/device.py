@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layernet.backend import Array
+from layernet.backend import Array, compiled
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.ops import Ops
 from layernet.errors import DeviceError
@@ -36,16 +36,20 @@ class Device:
         """The array on the host, wherever it was: a net may move here from a GPU."""
         return array.get() if hasattr(array, "get") else np.asarray(array)
 
-    def facts(self) -> dict[str, str]:
-        """What the device is, and the versions of what runs on it."""
-        return {}
-
     def synchronize(self) -> None:
         """Wait until everything asked of the device is done."""
 
     def activate(self) -> contextlib.AbstractContextManager[Any]:
-        """Within it, arrays are made on this device."""
-        return contextlib.nullcontext()
+        """Within it, arrays are made on this device, and its kernels have the cores to themselves."""
+        return self.ops.alone()
+
+    def facts(self) -> dict[str, Any]:
+        """What computes: `kernels`, with their `lanes`, `threads`, `threading_layer`; a GPU with its versions."""
+        return self.ops.facts()
+
+    def limited(self, threads: int | None) -> contextlib.AbstractContextManager[Any]:
+        """Within it, kernels run on so many threads; None: on one for each core. As many as there are at most."""
+        return self.ops.limited(threads)
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,11 @@ class CudaDevice(Device):
 
     index: int
 
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, Any]:
         cuda = self.xp.cuda
         name = cuda.runtime.getDeviceProperties(self.index)["name"]
         return {
+            **super().facts(),
             "gpu": name.decode() if isinstance(name, bytes) else str(name),
             "cupy": str(self.xp.__version__),
             "cuda_runtime": str(cuda.runtime.runtimeGetVersion()),
@@ -71,20 +76,53 @@ class CudaDevice(Device):
         return self.xp.cuda.Device(self.index)  # type: ignore[no-any-return]
 
 
-@cache
-def get_device(name: str = "auto") -> Device:
+def get_device(name: str = "auto", kernels: str = "auto", precise: bool = False) -> Device:
     """The device called `cpu`, `cuda`, `cuda:N`, or `auto` (cuda where cupy finds a device, otherwise cpu).
 
-    Raises DeviceError, with the cure, where it cannot be used.
+    `kernels` are the CPU's: `numpy`, `numba` (compiled for this processor), or `auto`: numba where it can be imported
+    and its threads are those of omp or tbb, otherwise numpy. `precise` leaves out those that round more than sums must
+    (Winograd's filtering). Raises DeviceError, with the cure, where a device or its kernels cannot be used.
     """
+    if kernels not in KERNELS:
+        raise DeviceError(f"unknown kernels {kernels!r}", f"use {', '.join(KERNELS[:-1])} or {KERNELS[-1]}")
+    return _find(name, kernels, precise)
+
+
+KERNELS = ("auto", "numpy", "numba")
+"""Names of kernels for the CPU."""
+
+
+def kernels_for(dtype: str, kernels: str = "auto") -> str:
+    """`auto` made definite where the type decides: all kernels but numpy's are of float32."""
+    return "numpy" if kernels == "auto" and dtype != "float32" else kernels
+
+
+@cache
+def _find(name: str, kernels: str, precise: bool) -> Device:
     if name == "auto":
-        return get_device("cuda:0") if _cuda_problem(0) is None else get_device("cpu")
+        return _find("cuda:0" if _cuda_problem(0) is None else "cpu", kernels, precise)
     if name == "cpu":
-        return Device("cpu", NumpyOps())
+        return _cpu(kernels, precise)
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if not match:
         raise DeviceError(f"unknown device {name!r}", "use cpu, cuda, cuda:N or auto")
-    index = int(match[1] or 0)
+    return _cuda(int(match[1] or 0))
+
+
+def _cpu(kernels: str, precise: bool) -> Device:
+    if kernels == "auto":
+        return _find("cpu", "numba" if compiled.problem() is None else "numpy", precise)
+    if kernels == "numpy":  # which round as sums do, precise or not
+        return _find("cpu", kernels, False) if precise else Device("cpu", NumpyOps())
+    if problem := compiled.problem():
+        raise DeviceError(f"kernels 'numba' cannot be used: {problem}", compiled.CURE)
+    from layernet.backend.compiled.ops import CompiledOps
+
+    return Device("cpu", CompiledOps(precise))
+
+
+@cache
+def _cuda(index: int) -> Device:
     if problem := _cuda_problem(index):
         raise problem
     import cupy
@@ -92,10 +130,15 @@ def get_device(name: str = "auto") -> Device:
     return CudaDevice(f"cuda:{index}", Ops(cupy), index)
 
 
+def host() -> Device:
+    """The CPU with numpy's kernels: for what is drawn, loaded and checked beside a net. Starts at once."""
+    return get_device("cpu", "numpy")
+
+
 def device_of(array: Array) -> Device:
-    """The device that holds the array: cpu for what is not a cupy array (lists and numbers too)."""
+    """The device that holds the array: the host for what is not a cupy array (lists and numbers too)."""
     index = getattr(getattr(array, "device", None), "id", None)  # numpy's `device` is the text "cpu"
-    return get_device("cpu") if index is None else get_device(f"cuda:{index}")
+    return host() if index is None else get_device(f"cuda:{index}")
 
 
 def _cuda_problem(index: int) -> DeviceError | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from layernet.backend import Array
 from layernet.backend.numpy_channels import NumpyChannelOps, NumpyElementwiseOps
@@ -14,6 +18,13 @@ from layernet.backend.ops import Ops
 class NumpyOps(NumpyConvOps, NumpyPoolOps, NumpyChannelOps, NumpyElementwiseOps, NumpyEmbeddingOps, Ops):
     def __init__(self) -> None:
         super().__init__(np)
+
+    def facts(self) -> dict[str, Any]:
+        counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return {"kernels": "numpy", "threads": max(counts, default=1)}
+
+    def limited(self, threads: int | None) -> AbstractContextManager[Any]:
+        return threadpool_limits(threads, "blas")  # type: ignore[no-any-return]
 
     def random_words(self, key: tuple[int, int], draw: int, count: int) -> Array:
         # numpy's own Philox4x64-10 in C, started at our counter

@@ -7,7 +7,9 @@ halves of a pair; a test compares each with the reference.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
+from typing import Any
 
 from layernet.backend.reference.activation import ActivationOps
 from layernet.backend.reference.channels import ChannelOps
@@ -47,3 +49,15 @@ class Ops(
 
     def __init__(self, xp: ModuleType) -> None:
         self.xp = xp
+
+    def facts(self) -> dict[str, Any]:
+        """What a run records of its kernels."""
+        return {"kernels": self.xp.__name__}
+
+    def alone(self) -> AbstractContextManager[Any]:
+        """Within it, no other pool of threads works beside the kernels'."""
+        return nullcontext()
+
+    def limited(self, threads: int | None) -> AbstractContextManager[Any]:
+        """Within it, kernels run on at most so many threads."""
+        return nullcontext()

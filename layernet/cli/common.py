@@ -8,6 +8,8 @@ import sys
 
 from layernet.errors import UsageError
 
+KERNELS = ("auto", "numpy", "numba")
+
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The config file, and overrides of its values."""
@@ -30,6 +32,23 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 def terminal_width() -> int | None:
     """How wide the terminal is that is written to; None for a file or a pipe, where lines stay whole."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """What to compute with, each short for a --set."""
+    parser.add_argument("--kernels", choices=KERNELS, help="the CPU's kernels, as in a config")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the kernels, as in a config")
+
+
+def chosen(args: argparse.Namespace) -> dict[str, object]:
+    """What add_compute's arguments say of a config's values."""
+    given = {"kernels": args.kernels, "threads": args.threads}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def with_chosen(args: argparse.Namespace) -> list[str]:
+    """The overrides of --set, and after them those of add_compute's arguments."""
+    return [*args.overrides, *(f"{name}={value}" for name, value in chosen(args).items())]
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

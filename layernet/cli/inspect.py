@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from layernet.cli.common import add_config
+from layernet.cli.common import add_compute, add_config, with_chosen
+from layernet.errors import DeviceError
 from layernet.text import aligned, size
+
+if TYPE_CHECKING:
+    from layernet.config.experiment import ExperimentConfig
 
 HELP = "show a config's net: shapes, parameters, multiply-adds, bytes; makes no arrays and reads no data"
 EXAMPLE = "layernet inspect configs/cifar10_resnet20.yaml"
@@ -14,6 +19,7 @@ EXAMPLE = "layernet inspect configs/cifar10_resnet20.yaml"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_config(parser)
+    add_compute(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from layernet.config.experiment import load_config
     from layernet.core.summary import summarize
 
-    config = load_config(args.config, args.overrides)
+    config = load_config(args.config, with_chosen(args))
     rows = summarize(config.net, batch_size=config.data.batch_size, dtype=config.dtype)
     lines = [("path", "type", "output", "params", "MFLOPs", "memory")]
     for row in rows:
@@ -37,4 +43,17 @@ def run(args: argparse.Namespace) -> int:
         f"{sum(counted) / 1e6:.3f} MFLOPs (multiply-adds) an example\n"
         f"batch of {config.data.batch_size}: {size(sum(row.bytes for row in top))} of outputs"
     )
+    print(f"it computes with {_what(config)}")
     return 0
+
+
+def _what(config: ExperimentConfig) -> str:
+    """The device and the kernels; or why there are none here: a net can be looked at anywhere."""
+    from layernet.train.compute import device_for, in_words
+
+    try:
+        device = device_for(config)
+    except DeviceError as error:
+        return f"nothing here: {error}"
+    with device.limited(config.threads):
+        return f"device {device.name}, kernels {in_words(device.facts())}"

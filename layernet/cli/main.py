@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from layernet import __version__
-from layernet.cli import evaluate, gradcheck, inspect, layers, resume, train, validate
+from layernet.cli import evaluate, gradcheck, inspect, layers, resume, train, validate, warmup
 from layernet.errors import LayernetError, did_you_mean
 
 COMMANDS = {
@@ -24,6 +24,7 @@ COMMANDS = {
     "validate": validate,
     "gradcheck": gradcheck,
     "layers": layers,
+    "warmup": warmup,
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from layernet.cli.common import add_compute, chosen
+
 HELP = "go on with a run that ended early"
 EXAMPLE = "layernet resume runs/digits_convnet-001"
 
@@ -11,11 +13,12 @@ EXAMPLE = "layernet resume runs/digits_convnet-001"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("directory", metavar="RUN", help="a run directory")
+    add_compute(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train on; the exit code."""
     from layernet.train.experiment import Experiment
 
-    Experiment.resume(args.directory)
+    Experiment.resume(args.directory, compute=chosen(args))
     return 0

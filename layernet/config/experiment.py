@@ -66,6 +66,9 @@ class ExperimentConfig:
     seed: int
     device: str
     dtype: str
+    kernels: str
+    precise: bool
+    threads: int | None
     net: Net
     layer_marks: dict[Layer, Mark]
     objectives: list[Objective]
@@ -154,6 +157,8 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
     schema = schema_of(RootSection)
     arguments, _ = builder.arguments(schema, document.data, (), "the config")
     root = {**schema.defaults, **{key: built.value for key, built in arguments.items()}}
+    if root["kernels"] == "numba" and root["dtype"] != "float32":
+        builder.problem(("kernels",), f"kernels numba are of float32, dtype is {root['dtype']}", "use kernels: auto")
     found = _check(builder, root)
     if builder.problems:
         raise ConfigError(_in_order(builder.problems, name))
@@ -166,6 +171,9 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         seed=root["seed"],
         device=root["device"],
         dtype=root["dtype"],
+        kernels=root["kernels"],
+        precise=root["precise"],
+        threads=root["threads"],
         net=found["net"],
         layer_marks=_layer_marks(builder, root["net"].layers, found["net"]),
         objectives=found["objectives"],

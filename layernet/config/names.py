@@ -120,6 +120,7 @@ PUBLIC: dict[str, str] = {
     },
     **{place.partition(":")[2]: place for places in BASES.values() for place in places},
     **_of("core.net", "Net"),
+    **_of("backend.device", "get_device"),
     **_of("core.param", "Param", "Buffer", "Const"),
     **_of("core.context", "Context", "Tape"),
     **_of("core.sequential", "Ref"),

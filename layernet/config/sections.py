@@ -118,6 +118,12 @@ class RootSection(Section):
     """`cpu` (numpy), `cuda` or `cuda:N` (cupy), `auto`: cuda where there is one."""
     dtype: Literal["float32", "float64"] = "float32"
     """The float type of all that is computed."""
+    kernels: Literal["auto", "numpy", "numba"] = "auto"
+    """The CPU's kernels: `numpy`, `numba` (compiled, of float32), `auto`: numba where layernet[fast] is installed."""
+    precise: bool = False
+    """Whether kernels that round more than sums must are left out (Winograd's filtering)."""
+    threads: Count | None = None
+    """Threads that kernels run on; null: one for each core."""
     data: DataSection
     """What is learned from."""
     net: NetSection

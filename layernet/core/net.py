@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.device import Device, get_device
+from layernet.backend.device import Device, get_device, kernels_for
 from layernet.core.context import Context, Tape
 from layernet.core.layer import Layer, tie
 from layernet.core.param import Arena, Buffer, Param, Tensor
@@ -74,11 +74,12 @@ class Net:
         """Make the arrays, on `device` (cpu, cuda, cuda:N, auto) in float type `dtype`. Returns self.
 
         The first time, values are drawn: a function of `seed` and the paths alone. Bound again, a net moves with its
-        values. Raises DeviceError when the device cannot be used.
+        values. Kernels other than the fastest for `dtype` come with a Device, from `get_device`. Raises DeviceError
+        when the device cannot be used.
         """
-        place = device if isinstance(device, Device) else get_device(device)
         if dtype not in ("float32", "float64"):
             raise UsageError(f"unknown float type {dtype!r}", "use float32 or float64")
+        place = device if isinstance(device, Device) else get_device(device, kernels_for(dtype))
         values = self.state_dict() if self._bound else None
         with place.activate():
             arena = Arena(self._params.values(), place, dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.device import Device, get_device
+from layernet.backend.device import Device, host
 from layernet.backend.random import Stream, key_of
 from layernet.core.init import InitFunction
 from layernet.errors import ContractError, UsageError
@@ -51,7 +51,7 @@ class Tensor:
 
     def draw(self, seed: int) -> np.ndarray[Any, Any]:
         """The initial values: a function of the seed and the path alone, drawn on the host in float64."""
-        rng = Stream(key_of(seed, "init", self.path), get_device("cpu").ops, "float64")
+        rng = Stream(key_of(seed, "init", self.path), host().ops, "float64")
         try:
             values = np.asarray(self.init(self.shape, rng))
         except ValueError as error:

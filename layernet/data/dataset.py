@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.random import Key, Stream, key_of
 from layernet.core.configurable import Configurable
 from layernet.errors import DataError
@@ -155,7 +155,7 @@ def stratified(targets: Array, fraction: float, key: Key) -> Array:
     down, whatever the sizes, and which of its examples is chance.
     """
     count = len(targets)
-    order = Stream(key, get_device("cpu").ops).permutation(count)
+    order = Stream(key, host().ops).permutation(count)
     if targets.ndim == 1 and targets.dtype.kind in "iu":
         order = order[np.argsort(targets[order], kind="stable")]
     taken = np.diff(np.arange(count + 1) * round(fraction * count) // max(1, count))

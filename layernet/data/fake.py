@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.random import Stream, key_of
 from layernet.data.dataset import InMemory
 
@@ -47,5 +47,5 @@ class FakeData(InMemory):
     def _bytes(self, count: int, *purpose: int | str) -> Array:
         """Uniform bytes (count, *shape), the first ones the same whatever the count."""
         size = count * math.prod(self.shape)
-        rng = Stream(key_of("FakeData", *purpose), get_device("cpu").ops)
+        rng = Stream(key_of("FakeData", *purpose), host().ops)
         return rng.bits((-(-size // 4),)).view(np.uint8)[:size].reshape(count, *self.shape)

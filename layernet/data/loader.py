@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.random import Stream, key_of
 from layernet.data.dataset import Dataset
 from layernet.data.transforms import Transform
@@ -109,7 +109,7 @@ class Loader:
         return Batch(_finished(x), np.ascontiguousarray(target, dtype=kind), indices)
 
     def _stream(self, purpose: str, *numbers: int) -> Stream:
-        return Stream(key_of(self.seed, purpose, *numbers), get_device("cpu").ops)
+        return Stream(key_of(self.seed, purpose, *numbers), host().ops)
 
 
 def out_shape(transforms: Sequence[Transform], in_shape: Shape) -> Shape:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.device import Device, get_device
+from layernet.backend.device import Device, host
 from layernet.backend.random import Stream, key_of
 from layernet.core.context import Context, Tape
 from layernet.core.layer import Layer
@@ -29,7 +29,7 @@ class Bench:
     def __init__(
         self, layer: Layer, shape: Shape, *, dtype: str = "float64", seed: int = 0, device: Device | None = None
     ) -> None:
-        self.net = Net([layer.named("layer")], shape).bind(device or get_device("cpu"), dtype, seed)
+        self.net = Net([layer.named("layer")], shape).bind(device or host(), dtype, seed)
         self.layer = self.net.layers[0]
         self.seed = seed
         self.takes_integers = self.layer.reader.integer_input
@@ -39,7 +39,7 @@ class Bench:
 
     def rng(self, *key: int | str) -> Stream:
         """Random numbers for the bench, on the host."""
-        return Stream(key_of(self.seed, "contract", *key), get_device("cpu").ops, "float64")
+        return Stream(key_of(self.seed, "contract", *key), host().ops, "float64")
 
     def place(self, value: Any) -> Array:
         """A host array in the net's type, on its device."""

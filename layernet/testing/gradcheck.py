@@ -197,7 +197,7 @@ def _check_penalty(penalty: Penalty, settings: Settings) -> Report:
 def _check_loss(loss: Loss, outputs: Any, targets: Any, settings: Settings) -> Report:
     if outputs is None or targets is None:
         raise UsageError(f"gradcheck of {loss!r} needs the shape of its outputs and the targets of a batch")
-    device = get_device(settings.device)
+    device = get_device(settings.device, "numpy")
     name = type(loss).__name__
     y = device.asarray(outputs, "float64").copy()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from layernet.backend import Shape
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.random import Stream, key_of
 from layernet.core.layer import Layer
 from layernet.errors import UsageError
@@ -21,7 +21,7 @@ _SPAN = math.sqrt(3.7)  # irrational, so that no grid value falls on a kink like
 
 def stream(*key: int | str) -> Stream:
     """The float64 random numbers of a key, on the host: the same for every run of a check."""
-    return Stream(key_of("gradcheck", *key), get_device("cpu").ops, "float64")
+    return Stream(key_of("gradcheck", *key), host().ops, "float64")
 
 
 def tie_free(shape: Shape, rng: Stream) -> HostArray:

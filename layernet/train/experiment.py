@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
 from rich.console import Console
-from threadpoolctl import threadpool_limits
 
 from layernet.config.experiment import ExperimentConfig, check_data, load_config
 from layernet.core.blame import blame
 from layernet.core.net import Net
-from layernet.core.summary import count_flops
 from layernet.data.dataset import split
 from layernet.data.loader import Loader, fit_transforms
 from layernet.errors import LayernetError, UsageError, did_you_mean
 from layernet.train import checkpoint, state
+from layernet.train.compute import (
+    as_it_began,
+    computing,
+    device_for,
+    differences,
+    facts,
+    hint,
+    in_words,
+)
 from layernet.train.console import Display, duration, values
 from layernet.train.recorder import Recorder
 from layernet.train.rundir import RunDirectory
 from layernet.train.trainer import Row, Trainer, evaluate
 
-_SMALL = 10**8  # multiply-adds of a batch's forward
 Overrides = Mapping[str, object] | Sequence[str]
 
 
@@ -36,7 +41,7 @@ class Experiment:
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.config = config
-        self.net: Net = config.net.bind(config.device, config.dtype, config.seed)
+        self.net: Net = config.net.bind(device_for(config), config.dtype, config.seed)
         self._loaders: dict[str, Loader] | None = None
         self._measured = False
         self._fresh = True
@@ -47,13 +52,14 @@ class Experiment:
         return cls(load_config(path, overrides))
 
     @classmethod
-    def open(cls, run: str | Path, which: str | None = None) -> Self:
+    def open(cls, run: str | Path, which: str | None = None, compute: Overrides = ()) -> Self:
         """From a run directory, with the values of its checkpoint `which`: by default `best`, else `last`.
 
-        Raises UsageError when there is no such run or checkpoint, CheckpointError when it cannot be used.
+        `compute` overrides what the config says of `device`, `kernels`, `precise` and `threads`. Raises UsageError when
+        there is no such run or checkpoint, CheckpointError when it cannot be used.
         """
         directory = RunDirectory.open(Path(run))
-        experiment = cls(load_config(directory.resolved))
+        experiment = cls(load_config(directory.resolved, compute))
         which = which or ("best" if directory.checkpoint("best").exists() else "last")
         if which not in (known := directory.checkpoints()):
             raise UsageError(f"{run} has no checkpoint {which!r}", did_you_mean(which, known))
@@ -79,7 +85,7 @@ class Experiment:
             facts={
                 "seed": self.config.seed,
                 "device": self.net.device.name,
-                **self.net.device.facts(),
+                **facts(self.config, self.net),
                 "parameters": self.net.size,
             },
             config=self.config.path,
@@ -88,10 +94,16 @@ class Experiment:
         return run.path
 
     @classmethod
-    def resume(cls, run: str | Path, console: Console | None = None) -> Self:
-        """Go on with a run that ended early, from its checkpoint `last`, to the same end as if it had not."""
+    def resume(
+        cls, run: str | Path, console: Console | None = None, compute: Mapping[str, object] | None = None
+    ) -> Self:
+        """Go on with a run that ended early, from its checkpoint `last`, to the same end as if it had not.
+
+        With the kernels and threads that it began with where they are to be had; `compute` overrides them. With others,
+        it comes to the same end within rounding.
+        """
         directory = RunDirectory.open(Path(run))
-        experiment = cls(load_config(directory.resolved))
+        experiment = cls(load_config(directory.resolved, {**as_it_began(directory.facts), **(compute or {})}))
         saved = checkpoint.load(directory.checkpoint("last"))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
         experiment._measured = True
@@ -103,14 +115,8 @@ class Experiment:
         loaders = self.loaders
         if split not in loaders:
             raise UsageError(f"the config has no data.{split}", did_you_mean(split, set(loaders) - {"train_eval"}))
-        with self._threads():
+        with computing(self.config, self.net):
             return evaluate(self.config, self.net, loaders["train_eval" if split == "train" else split])
-
-    def _threads(self) -> AbstractContextManager[object]:
-        """BLAS at one thread within it, where the net is small: several would wait for each other more than work."""
-        work = (count_flops(self.net.root) or 0) * self.config.data.batch_size
-        limits: AbstractContextManager[object] = threadpool_limits(limits=1 if work < _SMALL else None)
-        return limits
 
     @property
     def loaders(self) -> dict[str, Loader]:
@@ -159,12 +165,19 @@ class Experiment:
         sizes = ", ".join(
             f"{len(loader.dataset)} {name}" for name, loader in self.loaders.items() if name != "train_eval"
         )
-        display.say(f"run {run.path}  device {self.net.device.name}  {self.net.size} parameters  images: {sizes}")
+        used = facts(self.config, self.net)
+        display.say(
+            f"run {run.path}  device {self.net.device.name}  kernels {in_words(used)}  {self.net.size} parameters  "
+            f"images: {sizes}"
+        )
         if saved is not None:
             state.restore(saved, trainer)
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
+        for note in (differences(run.facts, used), hint(self.config, self.net)):
+            if note:
+                display.say(note)
         try:
-            with self._threads():
+            with computing(self.config, self.net):
                 trainer.fit()
             self._finish(run, trainer, display)
         except Exception as error:

@@ -72,6 +72,14 @@ class RunDirectory:
         """The config with every default filled in."""
         return self.path / "resolved.yaml"
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says; nothing where it cannot be read."""
+        try:
+            return dict(json.loads((self.path / "run.json").read_text()))
+        except (OSError, ValueError):
+            return {}
+
     def describe(
         self, given: str, resolved: str, files: Mapping[str, bytes], facts: Mapping[str, Any], config: Path | None
     ) -> None:

@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.ops import Ops
 
-REFERENCE, NUMPY = Ops(np), get_device("cpu").ops
+REFERENCE, NUMPY = Ops(np), host().ops
 both = pytest.mark.parametrize("ops", [REFERENCE, NUMPY], ids=["reference", "numpy"])
 KERNELS = {
     "relu": (),

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.numpy_channels import _fold
 from layernet.backend.ops import Ops
 
-REFERENCE, NUMPY = Ops(np), get_device("cpu").ops
+REFERENCE, NUMPY = Ops(np), host().ops
 SHAPES = [(1, 1), (2, 3), (7, 5), (6, 4, 4, 16), (3, 5, 7, 2), (2, 300), (1, 9, 1, 257), (13, 64)]
 both = pytest.mark.parametrize("ops", [REFERENCE, NUMPY], ids=["reference", "numpy"])
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.ops import Ops
 from layernet.backend.random import Stream, key_of
 from layernet.backend.reference.randomness import RandomOps
 
-REFERENCE, FAST = Ops(np), get_device("cpu").ops
+REFERENCE, FAST = Ops(np), host().ops
 BOTH = pytest.mark.parametrize("ops", [REFERENCE, FAST], ids=["reference", "numpy"])
 MASK = 2**64 - 1
 words64 = st.integers(0, MASK)

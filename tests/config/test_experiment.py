@@ -49,6 +49,9 @@ def test_defaults_are_filled_in() -> None:
         "seed": 0,
         "device": "auto",
         "dtype": "float32",
+        "kernels": "auto",
+        "precise": False,
+        "threads": None,
         "data": {
             "train": {"type": "FakeData", "shape": [6], "classes": 3, "length": 512, "seed": 0},
             "val": None,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.random import Stream, key_of
 from layernet.core import init
 from layernet.core.layer import Layer
@@ -22,7 +22,7 @@ COUNT = math.prod(SHAPE)
 
 
 def stream(*parts: int | str) -> Stream:
-    return Stream(key_of(*(parts or (0,))), get_device("cpu").ops, "float64")
+    return Stream(key_of(*(parts or (0,))), host().ops, "float64")
 
 
 def draw(initializer, shape=SHAPE, *key) -> np.ndarray:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from layernet.backend.device import Device, get_device
+from layernet.backend.device import Device, host
 from layernet.core import init
 from layernet.core.layer import Layer
 from layernet.core.net import Net
@@ -222,7 +222,7 @@ def test_values_are_made_on_the_nets_own_device_whoever_asks():
             assert inside
             return super().asarray(value, dtype)
 
-    net = Net([Linear(3), Track()], (4,)).bind(Second("second", get_device("cpu").ops))
+    net = Net([Linear(3), Track()], (4,)).bind(Second("second", host().ops))
     net.initialize(seed=1)
     net.load_state_dict(net.state_dict())
     tape = net.forward(X, training=True)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.random import Stream, key_of
 from layernet.data.augment import ColorJitter, ColorNoise, Cutout, RandomResizedCrop
 from layernet.errors import CheckpointError, ContractError, DataError, ShapeError
@@ -19,7 +19,7 @@ FLOATS = RNG.random((40, 7, 9, 3), dtype=np.float32)
 
 
 def stream(*parts):
-    return Stream(key_of(*parts), get_device("cpu").ops)
+    return Stream(key_of(*parts), host().ops)
 
 
 EVERY = [Cutout(3, holes=2), RandomResizedCrop([5, 4]), ColorJitter(0.5, 0.5, 0.5, 0.3)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.random import Stream, key_of
 from layernet.data.dataset import Arrays
 from layernet.data.loader import Loader
@@ -21,7 +21,7 @@ LABELS = RNG.integers(0, 4, 30)
 
 
 def stream(*parts):
-    return Stream(key_of(*parts), get_device("cpu").ops)
+    return Stream(key_of(*parts), host().ops)
 
 
 def drawn(alpha, p, name):

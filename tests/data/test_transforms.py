@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.random import Stream, key_of
 from layernet.data.transforms import CenterCrop, Pad, RandomCrop, RandomHorizontalFlip, Transform
 from layernet.errors import CheckpointError, ShapeError, UsageError
 
 
 def stream(*parts):
-    return Stream(key_of(*parts), get_device("cpu").ops)
+    return Stream(key_of(*parts), host().ops)
 
 
 def images(count=9, height=6, width=5, channels=3, dtype=np.uint8):

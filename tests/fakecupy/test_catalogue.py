@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from layernet import losses
-from layernet.backend.device import Device, get_device
+from layernet.backend.device import Device, get_device, host
 from layernet.backend.random import Stream
 from layernet.config.names import BUILT_IN
 from layernet.core.context import Context, Tape
@@ -35,10 +35,10 @@ from layernet.testing.sampling import input_for, stream
 from tests import fakecupy
 from tests.fakecupy.device import fake_device
 
-CPU = get_device("cpu")
+CPU = host()
 DEVICES = [pytest.param(fake_device(), id="stand-in")]
-if get_device("auto") is not CPU:
-    DEVICES.append(pytest.param(get_device("auto"), id="cuda", marks=pytest.mark.gpu))
+if get_device().name != "cpu":
+    DEVICES.append(pytest.param(get_device(), id="cuda", marks=pytest.mark.gpu))
 on_devices = pytest.mark.parametrize("device", DEVICES)
 
 NETS: dict[str, Callable[[], Net]] = {
@@ -191,7 +191,8 @@ def test_optimizers(case: str, device: Device) -> None:
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in's device is what device_of finds for its arrays."""
-    monkeypatch.setattr("layernet.backend.device.get_device", {"cuda:0": fake_device(), "cpu": CPU}.__getitem__)
+    devices = {"cuda:0": fake_device(), "cpu": CPU}
+    monkeypatch.setattr("layernet.backend.device.get_device", lambda name, *_, **__: devices[name])
 
 
 @pytest.mark.usefixtures("found")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from layernet.backend.device import get_device
-from layernet.train.experiment import Experiment
+from layernet.backend.device import host
+from layernet.train.compute import Experiment
 from tests import fakecupy
 from tests.fakecupy.device import fake_device
 
@@ -46,9 +46,9 @@ def test_a_config_trains_and_evaluates_as_on_the_cpu(tmp_path: Path, monkeypatch
     path = tmp_path / "small.yaml"
     path.write_text(CONFIG)
     results: dict[str, dict[str, Any]] = {}
-    devices = {"cpu": get_device("cpu"), "cuda:0": fake_device()}
-    for module in ("layernet.core.net", "layernet.backend.device"):
-        monkeypatch.setattr(f"{module}.get_device", devices.__getitem__)
+    devices = {"cpu": host(), "cuda:0": fake_device()}
+    for module in ("layernet.train.experiment", "layernet.backend.device"):
+        monkeypatch.setattr(f"{module}.get_device", lambda name, *_, **__: devices[name])
     for device in devices:
         experiment = Experiment.load(path, {"device": device})
         run = experiment.train(tmp_path / device, console=Console(file=io.StringIO()))

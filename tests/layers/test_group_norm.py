@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.backend.ops import Ops
 from layernet.core.net import Net
 from layernet.errors import ShapeError
@@ -117,7 +117,7 @@ def test_frozen_instance_norm_uses_its_statistics_in_training():
 def test_numpy_kernels_agree_with_the_reference(shape):
     x, dy, weight, bias = numbers(shape), numbers(shape, 1), numbers(shape[-1:], 2), numbers(shape[-1:], 3)
     results = []
-    for ops in (Ops(np), get_device("cpu").ops):
+    for ops in (Ops(np), host().ops):
         *out, res = ops.group_norm(x, 3, weight, bias, 1e-5)
         y, kept = ops.rms_norm(x, weight, 1e-5)
         results.append(

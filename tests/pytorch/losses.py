@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import nn
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.core.context import Context, Tape
 from layernet.core.net import Net
 from layernet.layers.linear import Linear
@@ -85,7 +85,7 @@ def penalty(ours: Callable[..., Penalty], formula: Callable[[torch.Tensor], torc
         expected = sum((formula(w) for w in tensors), torch.zeros((), dtype=torch.float64))
         scale = rng.uniform(0.1, 2.0)
         (scale * expected).backward()
-        ctx = Context(Tape(get_device("cpu"), "float64"))
+        ctx = Context(Tape(host(), "float64"))
         term.backward(params, scale, ctx)
         gradients = [difference(param.grad, w.grad) for param, w in zip(params, tensors, strict=True)]
         return Errors(difference(term.forward(params, ctx), expected), None, max(gradients))

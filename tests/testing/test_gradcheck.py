@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from layernet.backend.device import get_device
+from layernet.backend.device import host
 from layernet.core import init
 from layernet.core.layer import Layer
 from layernet.core.net import Net
@@ -135,7 +135,7 @@ def test_values_are_put_back_when_the_check_is_cut_short():
 def test_an_element_is_put_back_exactly():
     values = np.array([0.1, 1 / 3, 1e-9, 1e5])
     variable = Variable("layer", "x", values.copy(), np.zeros(4), lambda: 0.0)
-    prober = Prober(variable, get_device("cpu"))
+    prober = Prober(variable, host())
     for index in range(4):
         for t in (1e-5, -0.7, 3e-7):
             prober.element(index)(t)

@@ -1,0 +1,43 @@
+"""Kernels that numba compiles for the processor at hand. Only this room imports numba, and importing this page does not."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+from functools import cache
+
+
+@cache
+def problem() -> str | None:
+    """Why the compiled kernels cannot be used here; None where they can. Starts numba's threads."""
+    try:
+        import numba
+    except ImportError as error:
+        return f"numba cannot be imported ({error})"
+    _offer_tbb()
+    try:
+        numba.get_num_threads()  # starts them
+        layer = numba.threading_layer()
+    except ValueError as error:  # NUMBA_THREADING_LAYER names one that is not there
+        return f"numba has no threads ({str(error).strip().splitlines()[0]})"
+    if layer not in ("omp", "tbb"):
+        return f"numba's threading layer is {layer!r}, whose threads take longer to start than most kernels take to run"
+    return None
+
+
+CURE = "pip install 'layernet[fast]'"
+"""What mends most problems: it brings numba, and on Linux the threads of tbb."""
+
+
+def _offer_tbb() -> None:
+    """Load the library of the package tbb, where pip put it: the loader of shared libraries does not look there."""
+    try:
+        files = importlib.metadata.files("tbb") or []
+    except importlib.metadata.PackageNotFoundError:
+        return
+    for file in files:
+        if file.name in ("libtbb.so.12", "libtbb.12.dylib", "tbb12.dll"):
+            try:
+                ctypes.CDLL(str(file.locate()))
+            except OSError:  # of another system: numba will take other threads
+                return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numba import cfunc, get_num_threads, njit, prange, types
 from numba.extending import intrinsic
 
 from layernet.backend import Array
+from layernet.backend.compiled.cache import cached, is_kept
 
 _SIGNATURE = types.void(types.intp, types.intp)
 _local = threading.local()
@@ -28,13 +29,19 @@ class Kernel:
 
     signature = _SIGNATURE
 
-    def __init__(self, function: Callable[[int, int], None]) -> None:
+    def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
         self.__doc__ = function.__doc__
 
+    @property
+    def kept(self) -> bool:
+        """Whether this machine has compiled it before."""
+        return is_kept(self.function)
+
     @cached_property
     def address(self) -> int:
-        self._compiled = cfunc(self.signature, cache=True)(self.function)
+        """Where its machine code begins; compiles it, or reads it from the cache."""
+        self._compiled = cached(partial(cfunc, self.signature), self.function)
         return int(self._compiled.address)
 
 
@@ -53,7 +60,12 @@ def launch(kernel: Kernel, *arguments: int | Array | None) -> None:
     """
     numbers = [a if isinstance(a, int) else 0 if a is None else address(a) for a in arguments]
     packed = np.array(numbers, dtype=np.int64)
-    _side_by_side(kernel.address, packed.ctypes.data, threads())
+    _runner()(kernel.address, packed.ctypes.data, threads())
+
+
+def ready() -> None:
+    """Make ready what launches kernels."""
+    _runner()
 
 
 def threads() -> int:
@@ -73,11 +85,6 @@ def scratch(name: str, size: int) -> int:
     if slab is None or len(slab) < size + 512:
         slab = slabs[name] = np.zeros(size + 512, dtype=np.uint8)
     return -(-address(slab) // 64) * 64
-
-
-def warm_up(kernels: list[Kernel]) -> None:
-    for kernel in kernels:
-        kernel.address  # noqa: B018
 
 
 @intrinsic(prefer_literal=True)
@@ -112,7 +119,11 @@ def _run(typingctx: Any, kernel: Any, arguments: Any, task: Any) -> Any:
     return types.void(types.intp, types.intp, types.intp), generate
 
 
-@njit("void(intp, intp, intp)", parallel=True, cache=True)
-def _side_by_side(kernel, arguments, tasks):
+def _side_by_side(kernel: Any, arguments: Any, tasks: Any) -> None:
     for task in prange(tasks):
         _run(kernel, arguments, task)
+
+
+@cache
+def _runner() -> Any:
+    return cached(partial(njit, "void(intp, intp, intp)", parallel=True), _side_by_side)

@@ -8,11 +8,12 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled import direct, elementwise, norm, winograd
+from layernet.backend.compiled.threads import ThreadedOps
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.window import Window
 
 
-class CompiledOps(NumpyOps):
+class CompiledOps(ThreadedOps, NumpyOps):
     """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""
 
     def __init__(self, precise: bool = False) -> None:
@@ -55,6 +56,7 @@ class CompiledOps(NumpyOps):
 
     def _conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, relu: bool) -> Array:
         y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=x.dtype)
+        bias = _row(bias)
         if self._by_winograd(weight.shape[3], window):
             winograd.convolve(x, weight, bias, _corner(window), y, relu)
         else:
@@ -114,7 +116,7 @@ class CompiledOps(NumpyOps):
 
     def _linear(self, x: Array, weight: Array, bias: Array | None, relu: bool) -> Array:
         y = np.empty((*x.shape[:-1], len(weight)), dtype=x.dtype)
-        direct.linear(x.reshape(-1, x.shape[-1]), weight, bias, y.reshape(-1, len(weight)), relu)
+        direct.linear(x.reshape(-1, x.shape[-1]), weight, _row(bias), y.reshape(-1, len(weight)), relu)
         return y
 
     def _linear_gradients(
@@ -219,6 +221,11 @@ class _Normalised(NamedTuple):
 
 def _corner(window: Window) -> tuple[int, int]:
     return window.padding[0][0], window.padding[1][0]
+
+
+def _row(bias: Array | None) -> Array | None:
+    """The biases as kernels read them."""
+    return None if bias is None else np.ascontiguousarray(bias, dtype=np.float32)
 
 
 def _convolves(window: Window, groups: int, *arrays: Array) -> bool:
