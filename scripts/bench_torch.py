@@ -119,7 +119,13 @@ class Bench:
     def head(ours: dict[str, Any], us: Worker, best: Worker) -> Row:
         """What identifies a row."""
         facts = {"examples": us.facts["examples"], "parameters": us.facts["parameters"], "their_best": best.label}
-        return {"net": ours["net"], "kind": ours["kind"], "kernels": ours["kernels"], "threads": ours["threads"], **facts}
+        return {
+            "net": ours["net"],
+            "kind": ours["kind"],
+            "kernels": ours["kernels"],
+            "threads": ours["threads"],
+            **facts,
+        }
 
     @staticmethod
     def figures(typical: float, least: float, peak: float, side: str = "") -> Row:

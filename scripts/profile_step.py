@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bench.experiment import KERNELS, load
+from bench.experiment import KERNELS, computing, load
+
 from layernet.cli.common import add_config
 from layernet.errors import LayernetError
 from layernet.train.profile import Profile
@@ -36,10 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         overrides = [*args.overrides, "train.epochs=null", f"train.steps={profile.skip + args.steps + 1}"]
         experiment = load(args.config, args.kernels, overrides)
-        trainer = Trainer(
-            experiment.config, experiment.net, {"train": experiment.loaders["train"]}, [profile]
-        )
-        with experiment.threads():
+        trainer = Trainer(experiment.config, experiment.net, {"train": experiment.loaders["train"]}, [profile])
+        with computing(experiment):
             trainer.fit()
     except LayernetError as error:
         print(error, file=sys.stderr)

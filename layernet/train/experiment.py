@@ -96,14 +96,11 @@ class Experiment:
         loaders = self.loaders
         if split not in loaders:
             raise UsageError(f"the config has no data.{split}", did_you_mean(split, set(loaders) - {"train_eval"}))
-        with self.threads():
+        with self._threads():
             return evaluate(self.config, self.net, loaders["train_eval" if split == "train" else split])
 
-    def threads(self) -> AbstractContextManager[object]:
-        """Within it, as many threads as suit the net; `train` and `evaluate` use it.
-
-        BLAS runs at one thread where the net is small: several would wait for each other more than work.
-        """
+    def _threads(self) -> AbstractContextManager[object]:
+        """BLAS at one thread within it, where the net is small: several would wait for each other more than work."""
         work = (count_flops(self.net.root) or 0) * self.config.data.batch_size
         limits: AbstractContextManager[object] = threadpool_limits(limits=1 if work < _SMALL else None)
         return limits
@@ -159,7 +156,7 @@ class Experiment:
         if saved is not None:
             state.restore(saved, trainer)
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
-        with self.threads():
+        with self._threads():
             trainer.fit()
         self._finish(run, trainer, display)
 

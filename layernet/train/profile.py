@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from layernet.data.loader import Batch, Loader
     from layernet.train.trainer import Row, Trainer
 
+_MANY = 12
+"""More layers than this want a summary by type."""
+
 _Key = tuple[str, str]
 """(path of a layer, pass), or ("", part of a step)."""
 
@@ -62,16 +65,25 @@ class StepTimes:
     def table(self) -> str:
         """For a terminal: milliseconds and shares of the step."""
 
-        def row(name: str, kind: str, *seconds: float) -> tuple[str, ...]:
+        def row(name: str, kind: str, *seconds: float) -> list[str]:
             shown = [f"{1e3 * value:.3f}" for value in seconds]
-            return (name, kind, *([""] * (2 - len(shown))), *shown, f"{100 * sum(seconds) / self.step:.1f} %")
+            return [name, kind, *[""] * (2 - len(shown)), *shown, f"{100 * sum(seconds) / self.step:.1f} %"]
 
-        lines = [("layer", "type", "forward ms", "backward ms", "share")]
+        lines = [["layer", "type", "forward ms", "backward ms", "share"]]
         lines += [row(layer.path, layer.type, layer.forward, layer.backward) for layer in self.layers]
+        lines += [row("all of type", kind, *times) for kind, times in self._by_type() if len(self.layers) > _MANY]
         lines.append(row("all layers", "", self.forward, self.backward))
         parts = ("loss", "optimizer", "metrics", "data", "framework", "step")
         lines += [row(f"{part} in all" if part == "step" else part, "", getattr(self, part)) for part in parts]
         return aligned(lines, right={2, 3, 4})
+
+    def _by_type(self) -> list[tuple[str, tuple[float, float]]]:
+        """(forward, backward) of all layers of a type, the slowest first."""
+        sums: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+        for layer in self.layers:
+            forward, backward = sums[layer.type]
+            sums[layer.type] = (forward + layer.forward, backward + layer.backward)
+        return sorted(sums.items(), key=lambda item: -sum(item[1]))
 
 
 class Profile(Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,3 +33,8 @@ def load(config: str | Path, kernels: str | None, overrides: Sequence[str] = ())
     experiment = ln.load(config, [*overrides, "device=cpu"])
     experiment.net.bind(device(kernels), experiment.config.dtype)
     return experiment
+
+
+def computing(experiment: Experiment) -> AbstractContextManager[object]:
+    """Within it, as many threads as training would run on."""
+    return experiment._threads()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiment import load
+from bench.experiment import computing, load
 from layernet.data.loader import Batch
 from layernet.train.trainer import Trainer
 
@@ -27,8 +27,8 @@ class Job:
             "augmented": augmented,
             "output": self.net.output_shape,
         }
-        limits = self.experiment.threads()
-        limits.__enter__()  # for the rest of the process, as training does for its length
+        self.limits = computing(self.experiment)
+        self.limits.__enter__()  # for the rest of the process, as training does for its length
         rng = np.random.default_rng(0)
         self.x = rng.random((batch, *self.net.input_shape), dtype=np.float32)
         if spec["kind"].startswith("inference"):
