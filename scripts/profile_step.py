@@ -1,4 +1,4 @@
-"""Where a training step's time goes: by layer and pass, with loss, optimizer, waiting for data and the framework itself.
+"""Where a training step's time goes: by layer and pass, and loss, optimizer, waiting for data, the framework itself.
 
     python scripts/profile_step.py CONFIG [--steps 40] [--set KEY=VALUE] [--kernels numba|numpy] [--json FILE]
 

@@ -22,7 +22,7 @@ def fastest(run: Callable[[], object], seconds: float) -> float:
 
 
 def peak(seconds: float) -> tuple[float, str]:
-    """(FLOP/s, how it was measured): the register tile on data in the first-level cache, else BLAS on a large matrix."""
+    """(FLOP/s, how it was measured): the register tile on cached data, else BLAS on a large matrix."""
     if find_spec("numba"):
         from bench.tile import operations
 
