@@ -11,8 +11,12 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use: two processors that share one count once, as for PyTorch."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    files = [Path(topology.format(number)) for number in os.sched_getaffinity(0)]
+    return len({file.read_text() if file.exists() else str(file) for file in files})
 
 
 def machine() -> dict[str, str]:
