@@ -100,7 +100,7 @@ class Trainer:
         with closing(self.loaders["train"].batches(epoch, start)) as batches:
             clock = time.perf_counter()
             for batch in batches:
-                self._train_step(batch)
+                self.train_step(batch)
                 self.row_seconds += time.perf_counter() - clock
                 if self.step % self._every == 0 or not self._going:
                     self._evaluate()
@@ -113,7 +113,11 @@ class Trainer:
                     return
                 clock = time.perf_counter()
 
-    def _train_step(self, batch: Batch) -> None:
+    def train_step(self, batch: Batch) -> None:
+        """Train on one batch: forward, loss, backward, update. What `fit` does of it all, for loops of your own.
+
+        Raises NumericsError where the loss is not finite.
+        """
         net = self.net
         net.zero_grad()
         tape = net.forward(batch.x, training=True, step=self.step)
