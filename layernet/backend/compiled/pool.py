@@ -14,7 +14,7 @@ import numpy as np
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.arrays import takes
 from layernet.backend.compiled.lanes import load_bytes, store_bytes, where_beats, where_equal, window_peak, window_sum
-from layernet.backend.compiled.launch import Kernel, address, launch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.simd import LANES, fma, load_first, load_float, load_int, splat, store_first
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Pair, Window
@@ -216,8 +216,8 @@ def maximum(x: Array, window: Window, keep: bool = True) -> tuple[Array, Array]:
     pitch = -(-channels // LANES) * LANES
     winners = np.empty((*y.shape[:3], pitch) if keep else 0, dtype=np.uint8)
     launch(
-        _maximum, address(x), n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
-        *map(address, rows), *map(address, columns), address(y), address(winners) if keep else 0, pitch, threads(),
+        _maximum, x, n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
+        *rows, *columns, y, winners if keep else None, pitch, threads(),
     )  # fmt: skip
     return y, winners
 
@@ -227,8 +227,8 @@ def maximum_gradient(dy: Array, winners: Array, shape: Shape, window: Window) ->
     _, _, rows, columns = _geometry(window, (height, width))
     dx = np.empty(shape, dtype=np.float32)
     launch(
-        _maximum_gradient, address(dy), address(winners), winners.shape[3], n, height, width, channels, *dy.shape[1:3],
-        window.kernel[1], *map(address, rows), *map(address, columns), address(dx), threads(),
+        _maximum_gradient, dy, winners, winners.shape[3], n, height, width, channels, *dy.shape[1:3],
+        window.kernel[1], *rows, *columns, dx, threads(),
     )  # fmt: skip
     return dx
 
@@ -239,8 +239,8 @@ def average(x: Array, window: Window, shares: Array) -> Array:
     rows, columns, _, _ = _geometry(window, (height, width))
     y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
     launch(
-        _average, address(x), n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
-        *map(address, rows), *map(address, columns), address(shares), address(y), threads(),
+        _average, x, n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
+        *rows, *columns, shares, y, threads(),
     )  # fmt: skip
     return y
 
@@ -250,8 +250,8 @@ def average_gradient(dy: Array, shape: Shape, window: Window, shares: Array) -> 
     _, _, rows, columns = _geometry(window, (height, width))
     dx = np.empty(shape, dtype=np.float32)
     launch(
-        _average_gradient, address(dy), n, height, width, channels, *dy.shape[1:3], *map(address, rows[:2]),
-        *map(address, columns[:2]), address(shares), address(dx), threads(),
+        _average_gradient, dy, n, height, width, channels, *dy.shape[1:3], *rows[:2],
+        *columns[:2], shares, dx, threads(),
     )  # fmt: skip
     return dx
 
