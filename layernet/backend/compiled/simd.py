@@ -149,7 +149,18 @@ def load(builder, address):
 @_operation(vec, types.intp, types.intp)
 def load_first(builder, address, count):
     """The first `count` floats at an address, then zeros; reads no further."""
-    return _masked_load(builder, address, count)
+    # a load by mask is not prefetched from memory: measured at 10 M numbers, passes take 2.5 times as long
+    with builder.if_else(builder.icmp_signed(">=", count, _INT64(LANES)), likely=True) as (whole, part):
+        with whole:
+            full = builder.load(_pointer(builder, address, _VECTOR), align=4)
+            full_block = builder.block
+        with part:
+            some = _masked_load(builder, address, count)
+            some_block = builder.block
+    result = builder.phi(_VECTOR)
+    result.add_incoming(full, full_block)
+    result.add_incoming(some, some_block)
+    return result
 
 
 @_operation(types.void, types.intp, vec)
@@ -160,7 +171,11 @@ def store(builder, address, value):
 @_operation(types.void, types.intp, vec, types.intp)
 def store_first(builder, address, value, count):
     """Store the first `count` floats."""
-    _masked_store(builder, address, value, count)
+    with builder.if_else(builder.icmp_signed(">=", count, _INT64(LANES)), likely=True) as (whole, part):
+        with whole:
+            builder.store(value, _pointer(builder, address, _VECTOR), align=4)
+        with part:
+            _masked_store(builder, address, value, count)
 
 
 @_operation(types.float32, types.intp)
