@@ -125,13 +125,39 @@ def load_bytes(builder, address):
     return builder.uitofp(builder.load(_pointer(builder, address, _BYTES), align=1), _VECTOR)
 
 
-def _window(builder, corner, line_step, tap_step, count, rows, columns):
+def _whole_or_part(builder, count, emit):
+    """What `emit(load, store)` emits, once for whole vectors and once for their first `count` lanes.
+
+    Loads by mask are slower, and not prefetched.
+    """
+    results = []
+    with builder.if_else(builder.icmp_signed(">=", count, _INT64(LANES)), likely=True) as (whole, part):
+        with whole:
+            result = emit(
+                lambda at: builder.load(_pointer(builder, at, _VECTOR), align=4),
+                lambda at, value: builder.store(value, _pointer(builder, at, _VECTOR), align=4),
+            )
+            results.append((result, builder.block))
+        with part:
+            result = emit(
+                lambda at: _masked_load(builder, at, count), lambda at, value: _masked_store(builder, at, value, count)
+            )
+            results.append((result, builder.block))
+    if results[0][0] is None:
+        return None
+    joined = builder.phi(_VECTOR)
+    for result, block in results:
+        joined.add_incoming(result, block)
+    return joined
+
+
+def _window(builder, load, corner, line_step, tap_step, rows, columns):
     """The vectors under a window, in reading order."""
     values = []
     for i in range(rows):
         line = builder.add(corner, builder.mul(line_step, _INT64(i)))
         for j in range(columns):
-            values.append(_masked_load(builder, builder.add(line, builder.mul(tap_step, _INT64(j))), count))
+            values.append(load(builder.add(line, builder.mul(tap_step, _INT64(j)))))
     return values
 
 
@@ -147,19 +173,24 @@ def window_peak(rows: int, columns: int):
     def peak(typingctx, corner, line_step, tap_step, count, y, winners):
         def generate(context, builder, signature, arguments):
             corner, line_step, tap_step, count, y, winners = arguments
-            values = _window(builder, corner, line_step, tap_step, count, rows, columns)
-            broken = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [0] * LANES)
-            for a, b in zip(values[0::2], [*values[1::2], values[-1]], strict=False):
-                broken = builder.or_(broken, builder.fcmp_unordered("uno", a, b))
-            pairs = [(value, _constant(float(tap))) for tap, value in enumerate(values)]
-            while len(pairs) > 1:
-                beaten = []
-                for (a, at), (b, bt) in zip(pairs[0::2], pairs[1::2], strict=False):
-                    wins = builder.fcmp_ordered(">", b, a)
-                    beaten.append((builder.select(wins, b, a), builder.select(wins, bt, at)))
-                pairs = beaten + pairs[len(beaten) * 2 :]
-            best, winner = pairs[0]
-            _masked_store(builder, y, builder.select(broken, _constant(float("nan")), best), count)
+
+            def emit(load, store):
+                values = _window(builder, load, corner, line_step, tap_step, rows, columns)
+                broken = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [0] * LANES)
+                for a, b in zip(values[0::2], [*values[1::2], values[-1]], strict=False):
+                    broken = builder.or_(broken, builder.fcmp_unordered("uno", a, b))
+                pairs = [(value, _constant(float(tap))) for tap, value in enumerate(values)]
+                while len(pairs) > 1:
+                    beaten = []
+                    for (a, at), (b, bt) in zip(pairs[0::2], pairs[1::2], strict=False):
+                        wins = builder.fcmp_ordered(">", b, a)
+                        beaten.append((builder.select(wins, b, a), builder.select(wins, bt, at)))
+                    pairs = beaten + pairs[len(beaten) * 2 :]
+                best, winner = pairs[0]
+                store(y, builder.select(broken, _constant(float("nan")), best))
+                return winner
+
+            winner = _whole_or_part(builder, count, emit)
             with builder.if_then(builder.icmp_signed("!=", winners, _INT64(0))):
                 narrow = builder.trunc(builder.fptosi(winner, _INTEGERS), _BYTES)
                 builder.store(narrow, _pointer(builder, winners, _BYTES), align=1)
@@ -177,11 +208,15 @@ def window_sum(rows: int, columns: int):
     def sum_of(typingctx, corner, line_step, tap_step, count):
         def generate(context, builder, signature, arguments):
             corner, line_step, tap_step, count = arguments
-            values = _window(builder, corner, line_step, tap_step, count, rows, columns)
-            while len(values) > 1:
-                halves = [builder.fadd(a, b) for a, b in zip(values[0::2], values[1::2], strict=False)]
-                values = halves + values[len(halves) * 2 :]
-            return values[0]
+
+            def emit(load, store):
+                values = _window(builder, load, corner, line_step, tap_step, rows, columns)
+                while len(values) > 1:
+                    halves = [builder.fadd(a, b) for a, b in zip(values[0::2], values[1::2], strict=False)]
+                    values = halves + values[len(halves) * 2 :]
+                return values[0]
+
+            return _whole_or_part(builder, count, emit)
 
         return vec(*[types.intp] * 4), generate
 
