@@ -12,10 +12,13 @@ from layernet.backend import Array
 from layernet.backend.numpy_channels import NumpyChannelOps, NumpyElementwiseOps
 from layernet.backend.numpy_conv import NumpyConvOps, NumpyPoolOps
 from layernet.backend.numpy_embedding import NumpyEmbeddingOps
+from layernet.backend.numpy_optimizer import NumpyOptimizerOps
 from layernet.backend.ops import Ops
 
 
-class NumpyOps(NumpyConvOps, NumpyPoolOps, NumpyChannelOps, NumpyElementwiseOps, NumpyEmbeddingOps, Ops):
+class NumpyOps(
+    NumpyConvOps, NumpyPoolOps, NumpyChannelOps, NumpyElementwiseOps, NumpyEmbeddingOps, NumpyOptimizerOps, Ops
+):
     def __init__(self) -> None:
         super().__init__(np)
 

@@ -21,6 +21,7 @@ from layernet.backend.reference.local import LocalOps
 from layernet.backend.reference.local_norm import LocalNormOps
 from layernet.backend.reference.loss import LossOps
 from layernet.backend.reference.norm import NormOps
+from layernet.backend.reference.optimizer import OptimizerOps
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.reference.randomness import RandomOps
 from layernet.backend.reference.rectifier import RectifierOps
@@ -40,6 +41,7 @@ class Ops(
     EmbeddingOps,
     LocalNormOps,
     LossOps,
+    OptimizerOps,
     PoolOps,
     RandomOps,
     ResampleOps,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Literal
 
@@ -154,14 +153,13 @@ class GlobalAvgPool2d(Layer):
         return in_shape[2:]
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        ctx.save(x.shape)
-        return x.mean(axis=(1, 2))
+        y, res = ctx.ops.global_avg_pool2d(x)
+        ctx.save(res)
+        return y
 
-    def backward(self, dy: Array, ctx: Context) -> Array:
-        (shape,) = ctx.saved
-        dx = ctx.empty(shape)
-        dx[...] = dy[:, None, None, :] / math.prod(shape[1:3])
-        return dx
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (res,) = ctx.saved
+        return ctx.ops.global_avg_pool2d_backward(dy, res) if ctx.needs_input_grad else None
 
 
 def window_of(

@@ -75,7 +75,7 @@ class Muon(Optimizer):
     def attach(self, net: Net) -> Self:
         others = {param.path for pattern in self.others or [] for param in net.matching(pattern)}
         super().attach(net)
-        self.rest.xp, self.rest._scratch = self.xp, self._scratch
+        self.rest.ops, self.rest.xp, self.rest._scratch = self.ops, self.xp, self._scratch
         self._others = others
         return self
 

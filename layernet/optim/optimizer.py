@@ -60,6 +60,9 @@ class Optimizer(Configurable):
     whole: ClassVar[bool] = False
     """Whether `update` wants each parameter by itself, in its own shape, in place of flat arrays of many."""
 
+    one_kernel: ClassVar[bool] = False
+    """Whether `update` is one call of a kernel in place of array passes, which on the CPU get a block at a time."""
+
     lr: float
     weight_decay: float = 0.0
     groups: Groups | None = None
@@ -103,7 +106,8 @@ class Optimizer(Configurable):
         for pattern, group in (self.groups or {}).items():
             if "frozen" in group:
                 net.freeze(pattern, bool(group["frozen"]))
-        self._net, self._arena, self.xp = net, net.arena, net.device.xp
+        self._net, self._arena = net, net.arena
+        self.ops, self.xp = net.device.ops, net.device.xp
         self._mults = {
             path: (settings.get((path, "lr_mult"), p.lr_mult), settings.get((path, "decay_mult"), p.decay_mult))
             for path, p in net.params().items()
@@ -223,7 +227,8 @@ class Optimizer(Configurable):
                     runs.append((treatment, shape, span.start, span.stop))
             previous = lives
         for treatment, shape, start, stop in runs:
-            block = _BLOCK if arena.device.name == "cpu" and shape is None else max(1, stop - start)
+            in_blocks = arena.device.name == "cpu" and shape is None and not treatment[0].one_kernel
+            block = _BLOCK if in_blocks else max(1, stop - start)
             for begin in range(start, stop, block):
                 part = slice(begin, min(begin + block, stop))
                 views = (flat[part] for flat in (arena.data, arena.grad, *self._state.values()))

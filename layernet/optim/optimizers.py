@@ -15,6 +15,8 @@ class SGD(Optimizer):
     as torch.optim.SGD.
     """
 
+    one_kernel = True
+
     def __init__(
         self,
         lr: float,
@@ -36,20 +38,10 @@ class SGD(Optimizer):
         return ("momentum",) if self.momentum else ()
 
     def update(self, w: Array, g: Array, state: dict[str, Array], lr: float, decay: float, t: int) -> None:
-        xp, move = self.xp, self.scratch(w)
-        if decay:
-            xp.multiply(w, decay, out=move)
-            move += g
-            g = move
-        if self.momentum:
-            v, work = state["momentum"], self.scratch(w, 1)
-            v *= self.momentum
-            v += xp.multiply(g, 1.0 - self.dampening, out=work) if self.dampening and t > 1 else g
-            if self.nesterov:
-                xp.multiply(v, self.momentum, out=work)
-                work += g
-            g = work if self.nesterov else v
-        w -= xp.multiply(g, lr, out=move)
+        gain = 1.0 - self.dampening if t > 1 else 1.0
+        self.ops.sgd_update(
+            w, g, state.get("momentum"), lr=lr, decay=decay, momentum=self.momentum, gain=gain, nesterov=self.nesterov
+        )
 
 
 class Adam(Optimizer):
@@ -58,6 +50,8 @@ class Adam(Optimizer):
     `betas` are the means' memories. `weight_decay` adds weight_decay w to g. All as torch.optim.Adam (Kingma and Ba
     2015, arXiv:1412.6980).
     """
+
+    one_kernel = True
 
     def __init__(
         self,
@@ -77,29 +71,13 @@ class Adam(Optimizer):
         return ("exp_avg", "exp_avg_sq")
 
     def update(self, w: Array, g: Array, state: dict[str, Array], lr: float, decay: float, t: int) -> None:
-        if decay:
-            decayed = self.xp.multiply(w, decay, out=self.scratch(w, 1))
-            decayed += g
-            g = decayed
-        self._follow(w, g, state, lr, t)
+        self._follow(w, g, state, lr, decay, 1.0, t)
 
-    def _follow(self, w: Array, g: Array, state: dict[str, Array], lr: float, t: int) -> None:
-        """The formula without decay. Corrected, v is v / c2, and m is m / c1; sqrt(c2) is kept out of the arrays."""
-        xp, work = self.xp, self.scratch(w)
+    def _follow(
+        self, w: Array, g: Array, state: dict[str, Array], lr: float, decay: float, shrink: float, t: int
+    ) -> None:
         m, v = state["exp_avg"], state["exp_avg_sq"]
-        beta1, beta2 = self.betas
-        m *= beta1
-        m += xp.multiply(g, 1.0 - beta1, out=work)
-        v *= beta2
-        xp.multiply(g, g, out=work)
-        work *= 1.0 - beta2
-        v += work
-        root = (1.0 - beta2**t) ** 0.5
-        xp.sqrt(v, out=work)
-        work += self.eps * root
-        xp.divide(m, work, out=work)
-        work *= lr * root / (1.0 - beta1**t)
-        w -= work
+        self.ops.adam_update(w, g, m, v, lr=lr, betas=self.betas, eps=self.eps, decay=decay, shrink=shrink, t=t)
 
 
 class AdamW(Adam):
@@ -119,9 +97,7 @@ class AdamW(Adam):
         super().__init__(lr, betas, eps, weight_decay, groups)
 
     def update(self, w: Array, g: Array, state: dict[str, Array], lr: float, decay: float, t: int) -> None:
-        if decay:
-            w *= 1.0 - lr * decay
-        self._follow(w, g, state, lr, t)
+        self._follow(w, g, state, lr, 0.0, 1.0 - lr * decay, t)
 
 
 class RMSprop(Optimizer):

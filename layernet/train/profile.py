@@ -116,8 +116,8 @@ class Profile(Callback):
         watch.wrap(trainer.optimizer, "step", ("", "optimizer"))
         if trainer.average is not None:
             watch.wrap(trainer.average, "update", ("", "optimizer"))
-        for metric in trainer.meter.metrics:
-            watch.wrap(metric, "update", ("", "metrics"))
+        for measure in trainer.meter.measures:
+            watch.wrap(measure.metric, "update", ("", "metrics"))
         watch.replace(trainer.loaders["train"], "batches", self._waiting(trainer.loaders["train"]))
         self._disturbed = False
         self._clock = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Kernels that numba compiles for the processor at hand. Only this room imports numba, and importing this page does not."""
+"""Kernels that numba compiles for the processor at hand. Only this room imports numba, and only where it is used."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Convolution and matrix products straight through the register tile, without copies of windows.
 
-With channels last, what a window sees of one image row is one run of kw C numbers. So a window is kh runs, and a product
-over them needs no matrix of windows: the tile is told where its rows begin and how far apart the runs are.
+With channels last, what a window sees of one image row is one run of kw C numbers. So a window is kh runs, and a
+product over them needs no matrix of windows: the tile is told where its rows begin and how far apart the runs are.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
     (kh, kw), (down, right) = window.kernel, window.stride
     (top, bottom), (left, after) = window.padding
     if _small(window, out_height * out_width):
-        linear(columns_of(x, window, (out_height, out_width)), weight.reshape(outs, -1), bias, out.reshape(-1, outs), relu)
+        linear(
+            columns_of(x, window, (out_height, out_width)), weight.reshape(outs, -1), bias, out.reshape(-1, outs), relu
+        )
         return
     pitch = pitch_of(outs)
     b = transpose(weight.reshape(outs, -1), pitch)
@@ -144,9 +146,9 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
     n, out_height, out_width, outs = dy.shape
     height, width, ins = dx.shape[1:]
     if _small(window, out_height * out_width):
-        columns = np.empty((n * out_height * out_width, weight[0].size), dtype=np.float32)
-        linear_input_gradient(dy.reshape(-1, outs), weight.reshape(outs, -1), columns)
-        add_columns(columns, window, (out_height, out_width), dx)
+        dcolumns = np.empty((n * out_height * out_width, weight[0].size), dtype=np.float32)
+        linear_input_gradient(dy.reshape(-1, outs), weight.reshape(outs, -1), dcolumns)
+        add_columns(dcolumns, window, (out_height, out_width), dx)
         return
     rows = _phases(window, 0, height, out_height)
     columns = _phases(window, 1, width, out_width)
@@ -229,9 +231,9 @@ def _filter_gradient(arguments, task):
 def _filter_gradient_by_taps(arguments, task):
     """The same transposed, (taps and channels, out): for few channels, of which a run of taps fills no panel."""
     (
-        x, dy, dw, dw_size, dw_pitch, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
+        x, dy, dw, dw_size, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
         padded_width, down, right, taps, a_rows, c_rows, copies, padded_size, slab, slab_size, tasks,
-    ) = unpack(arguments, 26)  # fmt: skip
+    ) = unpack(arguments, 25)  # fmt: skip
     padded = slab + task * slab_size
     target = dw + task * dw_size
     first, last = split(images, task, tasks)
@@ -291,7 +293,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
     copies = int(outs % TILE_COLUMNS != 0)
     slab = padded_size + copies * (-(-out_height * out_width * outs * 4 // 64) * 64 + 512)
     launch(
-        _filter_gradient_by_taps, x, dy, parts, size * 4, pitch, n, height, width, ins, out_height, out_width, outs,
+        _filter_gradient_by_taps, x, dy, parts, size * 4, n, height, width, ins, out_height, out_width, outs,
         top, left, padded_height, padded_width, down, right, taps, a_rows, c_rows, copies, padded_size,
         scratch("convolve", threads() * slab), slab, threads(),
     )  # fmt: skip
@@ -362,7 +364,7 @@ def linear(x: Array, weight: Array, bias: Array | None, out: Array, relu: bool =
 
 def linear_input_gradient(dy: Array, weight: Array, dx: Array) -> None:
     """dx (M, in) = dy (M, out) weight (out, in)."""
-    outs, ins = weight.shape
+    outs = len(weight)
     b = panels(weight)
     _product(address(dy), outs * 4, 4, len(dy), b, outs * TILE_COLUMNS * 4, TILE_COLUMNS * 4, outs, dx)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, address, launch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.norm import BLOCK, Rows
 from layernet.backend.compiled.simd import (
     LANES,
-    fma,
-    load,
     load_first,
     maximum,
     splat,

@@ -79,7 +79,7 @@ def address(array: Array) -> int:
 
 
 def scratch(name: str, size: int) -> int:
-    """The address of `size` bytes, on a cache line, with some room behind; this thread's until it asks by this name again."""
+    """The address of `size` bytes, on a cache line, with room behind; the thread's until it asks by this name again."""
     slabs = _local.__dict__.setdefault("slabs", {})
     slab = slabs.get(name)
     if slab is None or len(slab) < size + 512:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, address, launch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.simd import (
     LANES,
     fma,
@@ -49,7 +49,7 @@ class Rows:
 
     def gather(self, sums: Array) -> Array:
         """Sums (tasks, columns) as a sum a channel."""
-        return sums.reshape(-1, self.columns // self.fold).sum(axis=0, dtype=np.float64)  # type: ignore[no-any-return]
+        return sums.reshape(-1, self.columns // self.fold).sum(axis=0, dtype=np.float64)
 
 
 @Kernel

@@ -8,12 +8,14 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled import direct, elementwise, norm, winograd
+from layernet.backend.compiled.optimizer import CompiledOptimizerOps
+from layernet.backend.compiled.pool import CompiledPoolOps
 from layernet.backend.compiled.threads import ThreadedOps
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.window import Window
 
 
-class CompiledOps(ThreadedOps, NumpyOps):
+class CompiledOps(ThreadedOps, CompiledPoolOps, CompiledOptimizerOps, NumpyOps):
     """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""
 
     def __init__(self, precise: bool = False) -> None:
@@ -34,7 +36,9 @@ class CompiledOps(ThreadedOps, NumpyOps):
         dy = np.ascontiguousarray(dy)
         if not _convolves(window, groups, x, weight, dy):
             return super().conv2d_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
-        return *self._conv2d_gradients(dy, x, weight, window, need_dx, need_dw), self.channel_sum(dy) if need_db else None
+        return *self._conv2d_gradients(dy, x, weight, window, need_dx, need_dw), self.channel_sum(
+            dy
+        ) if need_db else None
 
     def conv2d_relu(
         self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, address, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.simd import (
     BYTES,
     LANES,
@@ -25,7 +25,9 @@ def _transpose(arguments, task):
         c0, c1 = block * LANES, min(block * LANES + LANES, columns)
         for r0 in range(0, pitch, LANES):
             if c1 - c0 == LANES and r0 + LANES <= rows:
-                transpose_square(source + (r0 * columns + c0) * 4, columns * 4, target + (c0 * pitch + r0) * 4, pitch * 4)
+                transpose_square(
+                    source + (r0 * columns + c0) * 4, columns * 4, target + (c0 * pitch + r0) * 4, pitch * 4
+                )
             else:
                 for c in range(c0, c1):
                     for r in range(r0, min(r0 + LANES, pitch)):

@@ -149,7 +149,18 @@ def load(builder, address):
 @_operation(vec, types.intp, types.intp)
 def load_first(builder, address, count):
     """The first `count` floats at an address, then zeros; reads no further."""
-    return _masked_load(builder, address, count)
+    # a load by mask is not prefetched from memory: measured at 10 M numbers, passes take 2.5 times as long
+    with builder.if_else(builder.icmp_signed(">=", count, _INT64(LANES)), likely=True) as (whole, part):
+        with whole:
+            full = builder.load(_pointer(builder, address, _VECTOR), align=4)
+            full_block = builder.block
+        with part:
+            some = _masked_load(builder, address, count)
+            some_block = builder.block
+    result = builder.phi(_VECTOR)
+    result.add_incoming(full, full_block)
+    result.add_incoming(some, some_block)
+    return result
 
 
 @_operation(types.void, types.intp, vec)
@@ -160,7 +171,11 @@ def store(builder, address, value):
 @_operation(types.void, types.intp, vec, types.intp)
 def store_first(builder, address, value, count):
     """Store the first `count` floats."""
-    _masked_store(builder, address, value, count)
+    with builder.if_else(builder.icmp_signed(">=", count, _INT64(LANES)), likely=True) as (whole, part):
+        with whole:
+            builder.store(value, _pointer(builder, address, _VECTOR), align=4)
+        with part:
+            _masked_store(builder, address, value, count)
 
 
 @_operation(types.float32, types.intp)
@@ -268,7 +283,9 @@ def _tile(rows: int, vectors: int):
     """The intrinsic for a register tile of `rows` rows and `vectors` vectors of columns."""
 
     @intrinsic
-    def tile(typingctx, a, a_rows, a_outer, a_inner, b, b_outer, b_inner, outer, inner, c, c_rows, start, columns, relu):
+    def tile(
+        typingctx, a, a_rows, a_outer, a_inner, b, b_outer, b_inner, outer, inner, c, c_rows, start, columns, relu
+    ):
         def generate(context, builder, signature, values):
             a, a_rows, a_outer, a_inner, b, b_outer, b_inner, outer, inner, c, c_rows, start, columns, relu = values
 
@@ -324,9 +341,7 @@ def _tile(rows: int, vectors: int):
             right = [builder.load(_pointer(builder, at(b2, v), _VECTOR), align=4) for v in range(vectors)]
             new = [[None] * vectors for _ in range(rows)]
             for i in range(rows):
-                factor = _splat(
-                    builder, builder.load(_pointer(builder, builder.add(sources[i], a2), _FLOAT), align=4)
-                )
+                factor = _splat(builder, builder.load(_pointer(builder, builder.add(sources[i], a2), _FLOAT), align=4))
                 for v in range(vectors):
                     new[i][v] = _fma(builder, factor, right[v], sums[i][v])
             next2 = builder.add(i2, _INT64(1))
@@ -420,9 +435,7 @@ def transform(matrix):
             source, row, column, target, target_row, target_column = values
 
             def at(base, i, down, j, right):
-                return builder.add(
-                    base, builder.add(builder.mul(down, _INT64(i)), builder.mul(right, _INT64(j)))
-                )
+                return builder.add(base, builder.add(builder.mul(down, _INT64(i)), builder.mul(right, _INT64(j))))
 
             halves = []
             for j in range(ins):

@@ -25,7 +25,6 @@ from layernet.backend.compiled.simd import (
     TILE_ROWS,
     load,
     load_first,
-    load_int,
     maximum,
     narrow_tile,
     splat,
@@ -216,7 +215,18 @@ def _transform_filters(arguments, task):
         else:
             for v in range(0, panel_width, LANES):
                 _crosswise_filters(
-                    transform, a, r, w, ins, outs, panel * panel_width + v, k, target + v * 4, u_step, panel_width, spare
+                    transform,
+                    a,
+                    r,
+                    w,
+                    ins,
+                    outs,
+                    panel * panel_width + v,
+                    k,
+                    target + v * 4,
+                    u_step,
+                    panel_width,
+                    spare,
                 )
 
 
@@ -234,7 +244,9 @@ def _spread_window(transform, which, size, image, top, left, height, width, chan
     inside = top >= 0 and left >= 0 and top + size <= height and left + size <= width
     if inside and channels % LANES == 0:
         source = image + (top * width + left) * channels * 4
-        simd.run(transform, which, source, width * channels * 4, channels * 4, target, a * frequency, frequency, vectors)
+        simd.run(
+            transform, which, source, width * channels * 4, channels * 4, target, a * frequency, frequency, vectors
+        )
         return
     zero = splat(np.float32(0))
     for i in range(size):
@@ -386,9 +398,9 @@ def _convolve_panels(arguments, task):
 def _transform_both(arguments, task):
     """V = B^T x B and Z = A dy A^T for a share of a chunk of tiles."""
     (
-        transform, a, x, dy, images, height, width, ins, out_height, out_width, outs,
+        transform, a, x, dy, height, width, ins, out_height, out_width, outs,
         top, left, begin, count, v, v_step, z, z_step, slab, slab_size, tasks,
-    ) = unpack(arguments, 22)  # fmt: skip
+    ) = unpack(arguments, 21)  # fmt: skip
     in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
     spare = slab + task * slab_size
     down, across = (out_height + _M - 1) // _M, (out_width + _M - 1) // _M
@@ -584,7 +596,7 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     for begin in range(0, tiles, chunk):
         count = min(chunk, tiles - begin)
         launch(
-            _transform_both, transform, a, x, dy, n, height, width, ins, out_height, out_width, outs,
+            _transform_both, transform, a, x, dy, height, width, ins, out_height, out_width, outs,
             *padding, begin, count, v, v_step, z, z_step, spare, slab, threads(),
         )  # fmt: skip
         if at_once:

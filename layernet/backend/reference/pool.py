@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from layernet.backend import Array
@@ -68,4 +69,14 @@ class PoolOps(KernelFamily):
         share = dy / divisor
         for tap in window.taps(shape[1:3]):
             dx[tap.reads] += share[tap.feeds]
+        return dx
+
+    def global_avg_pool2d(self, x: Array) -> tuple[Array, Any]:
+        """(N, H, W, C) -> (N, C): the mean of each channel over the image."""
+        return x.mean(axis=(1, 2)), x.shape
+
+    def global_avg_pool2d_backward(self, dy: Array, res: Any) -> Array:
+        """dx: every pixel gets its share of dy."""
+        dx = self.xp.empty(res, dtype=dy.dtype)
+        dx[...] = dy[:, None, None, :] / math.prod(res[1:3])
         return dx

@@ -1,0 +1,223 @@
+"""Vector operations beyond simd.py's arithmetic: comparisons, bytes, powers of two, pieces of another vector."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from layernet.backend.compiled.simd import (
+    _INT32,
+    _INT64,
+    _VECTOR,
+    LANES,
+    _call,
+    _constant,
+    _masked_load,
+    _masked_store,
+    _operation,
+    _pointer,
+    vec,
+)
+
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
+_INTEGERS = ir.VectorType(_INT32, LANES)
+
+
+def _same(number: int) -> ir.Constant:
+    return ir.Constant(_INTEGERS, [number] * LANES)
+
+
+@_operation(vec, vec, vec, vec, vec)
+def where_equal(builder, left, right, a, b):
+    """a where left = right, else b."""
+    return builder.select(builder.fcmp_ordered("==", left, right), a, b)
+
+
+@_operation(vec, vec, vec, vec, vec)
+def where_beats(builder, left, right, a, b):
+    """a where left > right or left is NaN, else b."""
+    wins = builder.or_(builder.fcmp_ordered(">", left, right), builder.fcmp_unordered("uno", left, left))
+    return builder.select(wins, a, b)
+
+
+@_operation(vec, vec, vec)
+def minimum(builder, a, b):
+    """The smaller; NaN where a is NaN."""
+    return builder.select(builder.fcmp_ordered("<=", b, a), b, a)
+
+
+@_operation(vec, vec)
+def absolute(builder, a):
+    return _call(builder, f"llvm.fabs.v{LANES}f32", _VECTOR, [a])
+
+
+@_operation(vec, vec, vec)
+def with_sign(builder, a, b):
+    """|a| with the sign of b."""
+    return _call(builder, f"llvm.copysign.v{LANES}f32", _VECTOR, [a, b])
+
+
+@_operation(vec, vec)
+def nearest(builder, a):
+    """The nearest whole number."""
+    return _call(builder, f"llvm.nearbyint.v{LANES}f32", _VECTOR, [a])
+
+
+@_operation(vec, vec)
+def power_of_two(builder, a):
+    """2^a for whole a in -126..127: a + 127 is the exponent's bits."""
+    bits = builder.shl(builder.add(builder.fptosi(a, _INTEGERS), _same(127)), _same(23))
+    return builder.bitcast(bits, _VECTOR)
+
+
+@_operation(vec, vec)
+def exponent(builder, a):
+    """The whole e with 2^e <= a < 2^(e + 1), for normal a > 0."""
+    bits = builder.lshr(builder.bitcast(a, _INTEGERS), _same(23))
+    return builder.sitofp(builder.sub(bits, _same(127)), _VECTOR)
+
+
+@_operation(vec, vec)
+def mantissa(builder, a):
+    """a / 2^exponent(a), in [1, 2), for normal a > 0."""
+    bits = builder.and_(builder.bitcast(a, _INTEGERS), _same(0x7FFFFF))
+    return builder.bitcast(builder.or_(bits, _same(127 << 23)), _VECTOR)
+
+
+@_operation(types.float32, vec)
+def largest(builder, a):
+    """The largest lane; NaN where one is."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        nothing = ir.Constant(a.type, ir.Undefined)
+        low, high = (
+            builder.shuffle_vector(
+                a, nothing, ir.Constant(ir.VectorType(_INT32, width), list(range(start, start + width)))
+            )
+            for start in (0, width)
+        )
+        wins = builder.or_(builder.fcmp_ordered(">", high, low), builder.fcmp_unordered("uno", high, high))
+        a = builder.select(wins, high, low)
+    return builder.extract_element(a, _INT32(0))
+
+
+@_operation(vec, types.intp, vec, vec)
+def first_or(builder, count, a, b):
+    """a in the first `count` lanes, b in the others."""
+    lanes = ir.Constant(ir.VectorType(ir.IntType(64), LANES), list(range(LANES)))
+    limit = builder.insert_element(ir.Constant(lanes.type, ir.Undefined), count, _INT32(0))
+    limit = builder.shuffle_vector(limit, ir.Constant(lanes.type, ir.Undefined), _same(0))
+    return builder.select(builder.icmp_signed("<", lanes, limit), a, b)
+
+
+@_operation(types.void, types.intp, vec)
+def store_bytes(builder, address, value):
+    """Store whole numbers in 0..255 as bytes."""
+    narrow = builder.trunc(builder.fptosi(value, _INTEGERS), _BYTES)
+    builder.store(narrow, _pointer(builder, address, _BYTES), align=1)
+
+
+@_operation(vec, types.intp)
+def load_bytes(builder, address):
+    """Bytes as numbers in 0..255."""
+    return builder.uitofp(builder.load(_pointer(builder, address, _BYTES), align=1), _VECTOR)
+
+
+def _whole_or_part(builder, count, emit):
+    """What `emit(load, store)` emits, once for whole vectors and once for their first `count` lanes.
+
+    Loads by mask are slower, and not prefetched.
+    """
+    results = []
+    with builder.if_else(builder.icmp_signed(">=", count, _INT64(LANES)), likely=True) as (whole, part):
+        with whole:
+            result = emit(
+                lambda at: builder.load(_pointer(builder, at, _VECTOR), align=4),
+                lambda at, value: builder.store(value, _pointer(builder, at, _VECTOR), align=4),
+            )
+            results.append((result, builder.block))
+        with part:
+            result = emit(
+                lambda at: _masked_load(builder, at, count), lambda at, value: _masked_store(builder, at, value, count)
+            )
+            results.append((result, builder.block))
+    if results[0][0] is None:
+        return None
+    joined = builder.phi(_VECTOR)
+    for result, block in results:
+        joined.add_incoming(result, block)
+    return joined
+
+
+def _window(builder, load, corner, line_step, tap_step, rows, columns):
+    """The vectors under a window, in reading order."""
+    values = []
+    for i in range(rows):
+        line = builder.add(corner, builder.mul(line_step, _INT64(i)))
+        for j in range(columns):
+            values.append(load(builder.add(line, builder.mul(tap_step, _INT64(j)))))
+    return values
+
+
+def window_peak(rows: int, columns: int):
+    """The intrinsic (corner, line_step, tap_step, count, y, winners) for a window of `rows` x `columns` taps.
+
+    It stores the maximum of the first `count` lanes, and where `winners` is not 0 the number of the first tap that has
+    it, as bytes. A pair (value, tap) is beaten by a later one only if that is larger; whether a NaN is among the values
+    is asked of two at a time.
+    """
+
+    @intrinsic
+    def peak(typingctx, corner, line_step, tap_step, count, y, winners):
+        def generate(context, builder, signature, arguments):
+            corner, line_step, tap_step, count, y, winners = arguments
+
+            def emit(load, store):
+                values = _window(builder, load, corner, line_step, tap_step, rows, columns)
+                broken = ir.Constant(ir.VectorType(ir.IntType(1), LANES), [0] * LANES)
+                for a, b in zip(values[0::2], [*values[1::2], values[-1]], strict=False):
+                    broken = builder.or_(broken, builder.fcmp_unordered("uno", a, b))
+                pairs = [(value, _constant(float(tap))) for tap, value in enumerate(values)]
+                while len(pairs) > 1:
+                    beaten = []
+                    for (a, at), (b, bt) in zip(pairs[0::2], pairs[1::2], strict=False):
+                        wins = builder.fcmp_ordered(">", b, a)
+                        beaten.append((builder.select(wins, b, a), builder.select(wins, bt, at)))
+                    pairs = beaten + pairs[len(beaten) * 2 :]
+                best, winner = pairs[0]
+                store(y, builder.select(broken, _constant(float("nan")), best))
+                return winner
+
+            winner = _whole_or_part(builder, count, emit)
+            with builder.if_then(builder.icmp_signed("!=", winners, _INT64(0))):
+                narrow = builder.trunc(builder.fptosi(winner, _INTEGERS), _BYTES)
+                builder.store(narrow, _pointer(builder, winners, _BYTES), align=1)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 6), generate
+
+    return peak
+
+
+def window_sum(rows: int, columns: int):
+    """The intrinsic (corner, line_step, tap_step, count): the sum over a window, of the first `count` lanes."""
+
+    @intrinsic
+    def sum_of(typingctx, corner, line_step, tap_step, count):
+        def generate(context, builder, signature, arguments):
+            corner, line_step, tap_step, count = arguments
+
+            def emit(load, store):
+                values = _window(builder, load, corner, line_step, tap_step, rows, columns)
+                while len(values) > 1:
+                    halves = [builder.fadd(a, b) for a, b in zip(values[0::2], values[1::2], strict=False)]
+                    values = halves + values[len(halves) * 2 :]
+                return values[0]
+
+            return _whole_or_part(builder, count, emit)
+
+        return vec(*[types.intp] * 4), generate
+
+    return sum_of

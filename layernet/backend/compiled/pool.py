@@ -1,0 +1,305 @@
+"""Pooling over windows of images (N, H, W, C), with a vector of channels at a time.
+
+Forward goes by places of the window, backward by pixels: tables say which windows a pixel lies in, so each number of
+dx is written once, by one thread. Of a maximum the number of the winning tap is kept, a byte in place of x and y.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from layernet.backend import Array, Shape
+from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.lanes import load_bytes, store_bytes, where_beats, where_equal, window_peak, window_sum
+from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.simd import LANES, fma, load_first, load_float, load_int, splat, store_first
+from layernet.backend.reference.pool import PoolOps
+from layernet.backend.window import Pair, Window
+
+_peak_2x2, _peak_3x3 = window_peak(2, 2), window_peak(3, 3)
+_sum_2x2, _sum_3x3 = window_sum(2, 2), window_sum(3, 3)
+
+_MOST_TAPS = 255  # what a byte can number; it is also no tap's number
+
+
+class _Places(NamedTuple):
+    """For each place of a window along one axis, the pixel at its tap 0 and the taps in the image: first, last + 1."""
+
+    pixel: Array
+    first: Array
+    end: Array
+
+
+class _Covers(NamedTuple):
+    """For pixel p of one axis, entries first[p] to before first[p + 1]: a place, and the tap that lies on p there."""
+
+    first: Array
+    place: Array
+    tap: Array
+
+
+@lru_cache(maxsize=256)
+def _geometry(window: Window, size: Pair) -> tuple[_Places, _Places, _Covers, _Covers]:
+    out = window.out_size(size)
+    places: list[_Places] = []
+    covers: list[_Covers] = []
+    for axis in (0, 1):
+        step, dilation, kernel = window.stride[axis], window.dilation[axis], window.kernel[axis]
+        pixel = np.arange(out[axis]) * step - window.padding[axis][0]
+        at = pixel[:, None] + np.arange(kernel) * dilation
+        inside = (at >= 0) & (at < size[axis])
+        first = np.where(inside.any(axis=1), inside.argmax(axis=1), 0)
+        places.append(_Places(*_table(pixel, first, first + inside.sum(axis=1))))
+        place, tap = np.nonzero(inside)
+        order = np.argsort(at[place, tap], kind="stable")
+        counts = np.bincount(at[place, tap], minlength=size[axis])
+        covers.append(_Covers(*_table(np.concatenate([[0], np.cumsum(counts)]), place[order], tap[order])))
+    return places[0], places[1], covers[0], covers[1]
+
+
+def _table(*columns: Array) -> tuple[Array, ...]:
+    return tuple(np.ascontiguousarray(column, dtype=np.int64) for column in columns)
+
+
+@Kernel
+def _maximum(arguments, task):
+    """y, and by `winners` (where not 0) the number of the first tap that has it."""
+    (
+        x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
+        row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch, tasks,
+    ) = unpack(arguments, 21)  # fmt: skip
+    begin, end = split(images * out_height, task, tasks)
+    pixel = channels * 4
+    line_step, tap_step = down * width * pixel, right * pixel
+    whole, square = kernel_height * kernel_width, kernel_height == kernel_width
+    lowest, none = splat(np.float32(-np.inf)), splat(np.float32(255))
+    for row in range(begin, end):
+        place = (row % out_height) * 8
+        first_line, end_line = load_int(row_first + place), load_int(row_end + place)
+        image = x + ((row // out_height) * height + load_int(row_pixel + place)) * width * pixel
+        for column in range(out_width):
+            first_tap, end_tap = load_int(column_first + column * 8), load_int(column_end + column * 8)
+            corner = image + load_int(column_pixel + column * 8) * pixel
+            at = row * out_width + column
+            taps = (end_line - first_line) * (end_tap - first_tap)
+            if taps == whole and (whole == 9 or whole == 4) and square:
+                for c in range(0, channels, LANES):
+                    left, to, byte = channels - c, y + at * pixel + c * 4, winners + at * pitch + c if winners else 0
+                    if whole == 9:
+                        _peak_3x3(corner + c * 4, line_step, tap_step, left, to, byte)
+                    else:
+                        _peak_2x2(corner + c * 4, line_step, tap_step, left, to, byte)
+                continue
+            for c in range(0, channels, LANES):
+                left = channels - c
+                best, winner = lowest, none
+                for i in range(first_line, end_line):
+                    line = corner + i * line_step + c * 4
+                    if i == first_line and first_tap < end_tap:
+                        best = load_first(line + first_tap * tap_step, left)
+                        winner = splat(np.float32(i * kernel_width + first_tap))
+                    for j in range(first_tap, end_tap):
+                        value = load_first(line + j * tap_step, left)
+                        winner = where_beats(value, best, splat(np.float32(i * kernel_width + j)), winner)
+                        best = where_beats(value, best, value, best)
+                store_first(y + at * pixel + c * 4, best, left)
+                if winners:
+                    store_bytes(winners + at * pitch + c, winner)
+
+
+@Kernel
+def _maximum_gradient(arguments, task):
+    """dx: of each window over a pixel, dy where the pixel has won."""
+    (
+        dy, winners, pitch, images, height, width, channels, out_height, out_width, kernel_width,
+        row_first, row_place, row_tap, column_first, column_place, column_tap, dx, tasks,
+    ) = unpack(arguments, 18)  # fmt: skip
+    begin, end = split(images * height, task, tasks)
+    zero = splat(np.float32(0))
+    for row in range(begin, end):
+        image = row // height * out_height
+        table = row_first + row % height * 8
+        first_line, end_line = load_int(table), load_int(table + 8)
+        for column in range(width):
+            first, last = load_int(column_first + column * 8), load_int(column_first + column * 8 + 8)
+            for c in range(0, channels, LANES):
+                left = channels - c
+                total = zero
+                for i in range(first_line, end_line):
+                    line = (image + load_int(row_place + i * 8)) * out_width
+                    tap = load_int(row_tap + i * 8) * kernel_width
+                    for j in range(first, last):
+                        at = line + load_int(column_place + j * 8)
+                        number = splat(np.float32(tap + load_int(column_tap + j * 8)))
+                        value = load_first(dy + (at * channels + c) * 4, left)
+                        total = total + where_equal(load_bytes(winners + at * pitch + c), number, value, zero)
+                store_first(dx + ((row * width + column) * channels + c) * 4, total, left)
+
+
+@Kernel
+def _average(arguments, task):
+    """y: the sum over each window, times the place's share."""
+    (
+        x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
+        row_pixel, row_first, row_end, column_pixel, column_first, column_end, shares, y, tasks,
+    ) = unpack(arguments, 20)  # fmt: skip
+    begin, end = split(images * out_height, task, tasks)
+    pixel = channels * 4
+    line_step, tap_step = down * width * pixel, right * pixel
+    whole, square = kernel_height * kernel_width, kernel_height == kernel_width
+    zero = splat(np.float32(0))
+    for row in range(begin, end):
+        place = (row % out_height) * 8
+        first_line, end_line = load_int(row_first + place), load_int(row_end + place)
+        image = x + ((row // out_height) * height + load_int(row_pixel + place)) * width * pixel
+        for column in range(out_width):
+            first_tap, end_tap = load_int(column_first + column * 8), load_int(column_end + column * 8)
+            corner = image + load_int(column_pixel + column * 8) * pixel
+            share = splat(load_float(shares + (row % out_height * out_width + column) * 4))
+            to = y + (row * out_width + column) * pixel
+            taps = (end_line - first_line) * (end_tap - first_tap)
+            if taps == whole and (whole == 9 or whole == 4) and square:
+                for c in range(0, channels, LANES):
+                    if whole == 9:
+                        total = _sum_3x3(corner + c * 4, line_step, tap_step, channels - c)
+                    else:
+                        total = _sum_2x2(corner + c * 4, line_step, tap_step, channels - c)
+                    store_first(to + c * 4, total * share, channels - c)
+                continue
+            for c in range(0, channels, LANES):
+                left = channels - c
+                total = zero
+                for i in range(first_line, end_line):
+                    line = corner + i * line_step + c * 4
+                    part = zero
+                    for j in range(first_tap, end_tap):
+                        part = part + load_first(line + j * tap_step, left)
+                    total = total + part
+                store_first(to + c * 4, total * share, left)
+
+
+@Kernel
+def _average_gradient(arguments, task):
+    """dx: of each window over a pixel, dy times the place's share."""
+    (
+        dy, images, height, width, channels, out_height, out_width, row_first, row_place, column_first, column_place,
+        shares, dx, tasks,
+    ) = unpack(arguments, 14)  # fmt: skip
+    begin, end = split(images * height, task, tasks)
+    zero = splat(np.float32(0))
+    for row in range(begin, end):
+        image = row // height * out_height
+        table = row_first + row % height * 8
+        first_line, end_line = load_int(table), load_int(table + 8)
+        for column in range(width):
+            first, last = load_int(column_first + column * 8), load_int(column_first + column * 8 + 8)
+            for c in range(0, channels, LANES):
+                left = channels - c
+                total = zero
+                for i in range(first_line, end_line):
+                    line = load_int(row_place + i * 8)
+                    for j in range(first, last):
+                        place = line * out_width + load_int(column_place + j * 8)
+                        at = ((image * out_width + place) * channels + c) * 4
+                        total = fma(load_first(dy + at, left), splat(load_float(shares + place * 4)), total)
+                store_first(dx + ((row * width + column) * channels + c) * 4, total, left)
+
+
+def maximum(x: Array, window: Window, keep: bool = True) -> tuple[Array, Array]:
+    """(y, the winning tap of each place, its rows of channels padded to whole vectors; empty where not kept)."""
+    n, height, width, channels = x.shape
+    rows, columns, _, _ = _geometry(window, (height, width))
+    y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
+    pitch = -(-channels // LANES) * LANES
+    winners = np.empty((*y.shape[:3], pitch) if keep else 0, dtype=np.uint8)
+    launch(
+        _maximum, x, n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
+        *rows, *columns, y, winners if keep else None, pitch, threads(),
+    )  # fmt: skip
+    return y, winners
+
+
+def maximum_gradient(dy: Array, winners: Array, shape: Shape, window: Window) -> Array:
+    n, height, width, channels = shape
+    _, _, rows, columns = _geometry(window, (height, width))
+    dx = np.empty(shape, dtype=np.float32)
+    launch(
+        _maximum_gradient, dy, winners, winners.shape[3], n, height, width, channels, *dy.shape[1:3],
+        window.kernel[1], *rows, *columns, dx, threads(),
+    )  # fmt: skip
+    return dx
+
+
+def average(x: Array, window: Window, shares: Array) -> Array:
+    """The sum over each window times its place's share (rows of places, columns of places)."""
+    n, height, width, channels = x.shape
+    rows, columns, _, _ = _geometry(window, (height, width))
+    y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
+    launch(
+        _average, x, n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
+        *rows, *columns, shares, y, threads(),
+    )  # fmt: skip
+    return y
+
+
+def average_gradient(dy: Array, shape: Shape, window: Window, shares: Array) -> Array:
+    n, height, width, channels = shape
+    _, _, rows, columns = _geometry(window, (height, width))
+    dx = np.empty(shape, dtype=np.float32)
+    launch(
+        _average_gradient, dy, n, height, width, channels, *dy.shape[1:3], *rows[:2],
+        *columns[:2], shares, dx, threads(),
+    )  # fmt: skip
+    return dx
+
+
+class CompiledPoolOps(PoolOps):
+    def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Any]:
+        if not takes(x) or window.kernel[0] * window.kernel[1] > _MOST_TAPS:
+            return super().max_pool2d(x, window)
+        y, winners = maximum(x, window)
+        return y, _Won(winners, x.shape, window)
+
+    def max_pool2d_backward(self, dy: Array, res: Any) -> Array:
+        if not isinstance(res, _Won):
+            return super().max_pool2d_backward(dy, res)
+        return maximum_gradient(np.ascontiguousarray(dy, dtype=np.float32), *res)
+
+    def avg_pool2d(self, x: Array, window: Window, divisor: Array | float) -> tuple[Array, Any]:
+        if not takes(x):
+            return super().avg_pool2d(x, window, divisor)
+        out = window.out_size(x.shape[1:3])
+        shares = np.empty((*out, 1), dtype=np.float32)
+        shares[...] = np.reciprocal(divisor, dtype=np.float32)
+        return average(x, window, shares), _Averaged(x.shape, window, shares)
+
+    def avg_pool2d_backward(self, dy: Array, res: Any) -> Array:
+        if not isinstance(res, _Averaged):
+            return super().avg_pool2d_backward(dy, res)
+        return average_gradient(np.ascontiguousarray(dy, dtype=np.float32), *res)
+
+    def global_avg_pool2d(self, x: Array) -> tuple[Array, Any]:
+        if not takes(x):
+            return super().global_avg_pool2d(x)
+        y, res = self.avg_pool2d(x, Window(x.shape[1:3]), float(x.shape[1] * x.shape[2]))
+        return y.reshape(len(x), -1), res
+
+    def global_avg_pool2d_backward(self, dy: Array, res: Any) -> Array:
+        if not isinstance(res, _Averaged):
+            return super().global_avg_pool2d_backward(dy, res)
+        return self.avg_pool2d_backward(dy[:, None, None], res)
+
+
+class _Won(NamedTuple):
+    winners: Array
+    shape: Shape
+    window: Window
+
+
+class _Averaged(NamedTuple):
+    shape: Shape
+    window: Window
+    shares: Array
