@@ -89,14 +89,14 @@ def test_auto_is_the_first_device_where_there_is_one(monkeypatch):
 
 
 def test_a_device_says_what_a_run_was_computed_on(monkeypatch):
-    assert get_device("cpu").facts() == {}
+    assert get_device("cpu", "numpy").facts()["kernels"] == "numpy"
     module = pretend_cupy(monkeypatch, count=2)
     module.__version__ = "14.0.1"
     runtime = module.cuda.runtime
     runtime.getDeviceProperties = lambda index: {"name": b"GPU %d" % index}
     runtime.runtimeGetVersion, runtime.driverGetVersion = (lambda: 12090), (lambda: 13000)
     facts = {"gpu": "GPU 1", "cupy": "14.0.1", "cuda_runtime": "12090", "cuda_driver": "13000"}
-    assert get_device("cuda:1").facts() == facts
+    assert get_device("cuda:1").facts().items() >= facts.items()
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
