@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled import direct, elementwise, norm, winograd
+from layernet.backend.compiled import direct, direct_gradient, elementwise, norm, product, winograd, winograd_gradient
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.pool import CompiledPoolOps
 from layernet.backend.compiled.threads import ThreadedOps
@@ -81,9 +81,9 @@ class CompiledOps(ThreadedOps, CompiledPoolOps, CompiledOptimizerOps, NumpyOps):
                 direct.input_gradient(dy, weight, window, dx)
         if dw is not None:
             if fast:
-                winograd.filter_gradient(x, dy, _corner(window), dw)
+                winograd_gradient.filter_gradient(x, dy, _corner(window), dw)
             else:
-                direct.filter_gradient(x, dy, window, dw)
+                direct_gradient.filter_gradient(x, dy, window, dw)
         return dx, dw
 
     def _by_winograd(self, channels: int, window: Window) -> bool:
@@ -120,7 +120,7 @@ class CompiledOps(ThreadedOps, CompiledPoolOps, CompiledOptimizerOps, NumpyOps):
 
     def _linear(self, x: Array, weight: Array, bias: Array | None, relu: bool) -> Array:
         y = np.empty((*x.shape[:-1], len(weight)), dtype=x.dtype)
-        direct.linear(x.reshape(-1, x.shape[-1]), weight, _row(bias), y.reshape(-1, len(weight)), relu)
+        product.linear(x.reshape(-1, x.shape[-1]), weight, _row(bias), y.reshape(-1, len(weight)), relu)
         return y
 
     def _linear_gradients(
@@ -130,9 +130,9 @@ class CompiledOps(ThreadedOps, CompiledPoolOps, CompiledOptimizerOps, NumpyOps):
         dx = np.empty_like(x) if need_dx else None
         dw = np.empty_like(weight) if need_dw else None
         if dx is not None:
-            direct.linear_input_gradient(rows, weight, dx.reshape(-1, x.shape[-1]))
+            product.linear_input_gradient(rows, weight, dx.reshape(-1, x.shape[-1]))
         if dw is not None:
-            direct.linear_weight_gradient(x.reshape(-1, x.shape[-1]), rows, dw)
+            product.linear_weight_gradient(x.reshape(-1, x.shape[-1]), rows, dw)
         return dx, dw
 
     # channels

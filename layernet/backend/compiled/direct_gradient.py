@@ -1,0 +1,144 @@
+"""The gradient of the filters, straight through the register tile."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from layernet.backend import Array
+from layernet.backend.compiled.columns import columns_of, is_small
+from layernet.backend.compiled.direct import bordered
+from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.product import linear_weight_gradient, row_table
+from layernet.backend.compiled.simd import (
+    LANES,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    load,
+    splat,
+    store,
+    store_first,
+    tile,
+)
+from layernet.backend.window import Window
+
+
+@Kernel
+def _filter_gradient(arguments, task):
+    """Per task its own sum over a share of the images of dy^T times what the windows see, row of taps by row."""
+    (
+        x, dy, dw, dw_size, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
+        padded_width, down, right, kh, kw, a_rows, c_rows, slab, slab_size, tasks,
+    ) = unpack(arguments, 24)  # fmt: skip
+    padded = slab + task * slab_size
+    target = dw + task * dw_size
+    first, last = split(images, task, tasks)
+    zero = splat(np.float32(0))
+    if first == last:
+        for c in range(0, dw_size, LANES * 4):
+            store(target + c, zero)
+    run = kw * ins
+    for n in range(first, last):
+        image = x + n * height * width * ins * 4
+        bordered(image, height, width, ins, top, left, padded, padded_height, padded_width)
+        gradient = dy + n * out_height * out_width * outs * 4
+        start = 0 if n == first else -1
+        for i in range(kh):
+            for column in range(0, run, TILE_COLUMNS):
+                for o in range(0, outs, TILE_ROWS):
+                    tile(
+                        gradient, a_rows + o * 8, out_width * outs * 4, outs * 4,
+                        padded + (i * padded_width * ins + column) * 4, down * padded_width * ins * 4, right * ins * 4,
+                        out_height, out_width, target + (i * run + column) * 4, c_rows + o * 8, start, run - column, 0,
+                    )  # fmt: skip
+
+
+@Kernel
+def _filter_gradient_by_taps(arguments, task):
+    """The same transposed, (taps and channels, out): for few channels, of which a run of taps fills no panel."""
+    (
+        x, dy, dw, dw_size, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
+        padded_width, down, right, taps, a_rows, c_rows, copies, padded_size, slab, slab_size, tasks,
+    ) = unpack(arguments, 25)  # fmt: skip
+    padded = slab + task * slab_size
+    target = dw + task * dw_size
+    first, last = split(images, task, tasks)
+    zero = splat(np.float32(0))
+    if first == last:
+        for c in range(0, dw_size, LANES * 4):
+            store(target + c, zero)
+    for n in range(first, last):
+        image = x + n * height * width * ins * 4
+        bordered(image, height, width, ins, top, left, padded, padded_height, padded_width)
+        gradient = dy + n * out_height * out_width * outs * 4
+        if copies:  # what a panel reads beyond the last row must be there
+            bordered(
+                gradient, out_height, out_width, outs, 0, 0, padded + padded_size, out_height, out_width
+            )  # fmt: skip
+            gradient = padded + padded_size
+        start = 0 if n == first else -1
+        for column in range(0, outs, TILE_COLUMNS):
+            for i in range(0, taps, TILE_ROWS):
+                tile(
+                    padded, a_rows + i * 8, down * padded_width * ins * 4, right * ins * 4,
+                    gradient + column * 4, out_width * outs * 4, outs * 4, out_height, out_width,
+                    target + column * 4, c_rows + i * 8, start, TILE_COLUMNS, 0,
+                )  # fmt: skip
+
+
+def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
+    """dw (out, kh, kw, in); without dilation."""
+    n, height, width, ins = x.shape
+    out_height, out_width, outs = dy.shape[1:]
+    (kh, kw), (down, right) = window.kernel, window.stride
+    (top, bottom), (left, after) = window.padding
+    if is_small(window, out_height * out_width):
+        columns = columns_of(x, window, (out_height, out_width))
+        linear_weight_gradient(columns, dy.reshape(-1, outs), dw.reshape(outs, -1))
+        return
+    padded_height, padded_width = height + top + bottom, width + left + after
+    padded_size = -(-padded_height * padded_width * ins * 4 // 64) * 64 + 512
+    taps = kh * kw * ins
+    if _waste(kw * ins, TILE_COLUMNS) * _waste(outs, TILE_ROWS) <= _waste(taps, TILE_ROWS) * _waste(outs, TILE_COLUMNS):
+        size = -(-dw.size // 16) * 16
+        parts = scratch("parts", threads() * size * 4)
+        a_rows, c_rows = row_table(np.arange(outs) * 4), row_table(np.arange(outs) * taps * 4)
+        launch(
+            _filter_gradient, x, dy, parts, size * 4, n, height, width, ins, out_height, out_width, outs,
+            top, left, padded_height, padded_width, down, right, kh, kw, a_rows, c_rows,
+            scratch("convolve", threads() * padded_size), padded_size, threads(),
+        )  # fmt: skip
+        launch(_add_parts, parts, size * 4, threads(), dw, dw.size, threads())
+        return
+    pitch = -(-outs // TILE_COLUMNS) * TILE_COLUMNS
+    size = taps * pitch
+    parts = scratch("parts", threads() * size * 4)
+    places = np.arange(kh)[:, None] * padded_width + np.arange(kw)
+    a_rows = row_table((places[..., None] * ins + np.arange(ins)) * 4)
+    c_rows = row_table(np.arange(taps) * pitch * 4)
+    copies = int(outs % TILE_COLUMNS != 0)
+    slab = padded_size + copies * (-(-out_height * out_width * outs * 4 // 64) * 64 + 512)
+    launch(
+        _filter_gradient_by_taps, x, dy, parts, size * 4, n, height, width, ins, out_height, out_width, outs,
+        top, left, padded_height, padded_width, down, right, taps, a_rows, c_rows, copies, padded_size,
+        scratch("convolve", threads() * slab), slab, threads(),
+    )  # fmt: skip
+    total = np.empty((taps, pitch), dtype=np.float32)
+    launch(_add_parts, parts, size * 4, threads(), total, total.size, threads())
+    dw.reshape(outs, taps)[...] = total[:, :outs].T
+
+
+def _waste(count: int, unit: int) -> float:
+    """How much more is computed when `count` rows or columns are rounded up to whole units."""
+    return -(-count // unit) * unit / count
+
+
+@Kernel
+def _add_parts(arguments, task):
+    """target = the sum of the parts, in order."""
+    (parts, part_size, count, target, size, tasks) = unpack(arguments, 6)
+    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    for v in range(first, last):
+        total = load(parts + v * LANES * 4)
+        for part in range(1, count):
+            total = total + load(parts + part * part_size + v * LANES * 4)
+        store_first(target + v * LANES * 4, total, size - v * LANES)

@@ -1,0 +1,164 @@
+"""Convolution with stride 1 by Winograd's minimal filtering F(m, r): a quarter to a sixth of the multiplications.
+
+A tile of m x m outputs of an r x r filter is A^T [(G w G^T) * (B^T x B)] A, x being the tile's (m + r - 1)^2 inputs
+(Lavin and Gray 2016, arXiv:1509.09308). Summed over channels, the elementwise product becomes one matrix product for
+each of the (m + r - 1)^2 frequencies. All gradients are of the same kind: dx is the convolution of dy with the turned
+filters, and as the forward pass is linear in w, dw = G^T [sum over tiles (A dy A^T) * (B^T x B)] G.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from layernet.backend.compiled import simd
+from layernet.backend.compiled.launch import Routine
+from layernet.backend.compiled.simd import (
+    BYTES,
+    LANES,
+    load_first,
+    splat,
+    store,
+)
+
+
+def matrices(m: int, r: int) -> tuple[Any, Any, Any]:
+    """(A^T, G, B^T) of F(m, r) by the Cook-Toom construction, as tuples of rows of floats.
+
+    y = A^T [(G w) * (B^T x)] correlates x (m + r - 1) with w (r). A product of polynomials w and u of degrees r - 1 and
+    m - 1 is found from its values at m + r - 2 points and at infinity: evaluation of w and u, then interpolation.
+    Transposed with respect to u, that is correlation: A is u's evaluation, B the transpose of the interpolation. The
+    points 0, 1, -1, 2, -2, 1/2, -1/2 keep the numbers small. The denominators of the interpolation go to G, where they
+    are multiplied once for each filter.
+    """
+    points = [Fraction(p) for p in (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))][: m + r - 2]
+    size = m + r - 1
+
+    def powers(count: int) -> list[list[Fraction]]:
+        rows = [[p**k for k in range(count)] for p in points]
+        return [*rows, [Fraction(int(k == count - 1)) for k in range(count)]]
+
+    def times(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
+        shifted = [Fraction(0), *polynomial]
+        return [high - root * low for high, low in zip(shifted, [*polynomial, Fraction(0)], strict=True)]
+
+    whole = [Fraction(1)]
+    for p in points:
+        whole = times(whole, p)
+    interpolation = []
+    scales = []
+    for p in points:
+        basis, scale = [Fraction(1)], Fraction(1)
+        for q in points:
+            if q != p:
+                basis, scale = times(basis, q), scale * (p - q)
+        interpolation.append([*basis, Fraction(0)])
+        scales.append(scale)
+    interpolation.append(whole)
+    scales.append(Fraction(1))
+    evaluated = powers(r)
+    filters = [[value / scale for value in row] for row, scale in zip(evaluated, scales, strict=True)]
+    outputs = powers(m)
+
+    def floats(rows: list[list[Fraction]]) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(float(value) for value in row) for row in rows)
+
+    assert all(len(row) == size for row in interpolation)
+    return floats([list(row) for row in zip(*outputs, strict=True)]), floats(filters), floats(interpolation)
+
+
+def _transposed(rows: Any) -> Any:
+    return tuple(zip(*rows, strict=True))
+
+
+INPUT, OUTPUT, FILTER, SPREAD, GATHER = range(5)
+"""Which transform: of x, of the products, of w; of dy and of the products for dw, which are the others' transposes."""
+
+
+def _bodies(m: int, r: int) -> tuple[Any, ...]:
+    outputs, filters, inputs = matrices(m, r)
+    return (
+        simd.transform(inputs),
+        simd.transform(outputs),
+        simd.transform(filters),
+        simd.transform(_transposed(outputs)),
+        simd.transform(_transposed(filters)),
+    )
+
+
+_input43, _output43, _filter43, _spread43, _gather43 = _bodies(4, 3)
+_input45, _output45, _filter45, _spread45, _gather45 = _bodies(4, 5)
+
+
+def _transform43(which, source, row, column, target, target_row, target_column, vectors):
+    for v in range(vectors):
+        s, t = source + v * BYTES, target + v * BYTES
+        if which == INPUT:
+            _input43(s, row, column, t, target_row, target_column)
+        elif which == OUTPUT:
+            _output43(s, row, column, t, target_row, target_column)
+        elif which == FILTER:
+            _filter43(s, row, column, t, target_row, target_column)
+        elif which == SPREAD:
+            _spread43(s, row, column, t, target_row, target_column)
+        else:
+            _gather43(s, row, column, t, target_row, target_column)
+
+
+def _transform45(which, source, row, column, target, target_row, target_column, vectors):
+    for v in range(vectors):
+        s, t = source + v * BYTES, target + v * BYTES
+        if which == INPUT:
+            _input45(s, row, column, t, target_row, target_column)
+        elif which == OUTPUT:
+            _output45(s, row, column, t, target_row, target_column)
+        elif which == FILTER:
+            _filter45(s, row, column, t, target_row, target_column)
+        elif which == SPREAD:
+            _spread45(s, row, column, t, target_row, target_column)
+        else:
+            _gather45(s, row, column, t, target_row, target_column)
+
+
+TRANSFORMS = {3: Routine(_transform43, 8), 5: Routine(_transform45, 8)}
+"""By filter size; tiles of 4 x 4 outputs."""
+
+
+SIDE = 4
+"""Outputs along a side of a tile."""
+
+
+@njit(inline="always")
+def place(index, down, across, m):
+    """Image, first row and first column of a tile of outputs."""
+    n, rest = divmod(index, down * across)
+    return n, (rest // across) * m, (rest % across) * m
+
+
+@njit
+def spread_window(transform, which, size, image, top, left, height, width, channels, spare, target, frequency, a):
+    """Transform the size x size window of an image at (top, left), zeros outside it; target[f] is f frequencies on."""
+    vectors = (channels + LANES - 1) // LANES
+    inside = top >= 0 and left >= 0 and top + size <= height and left + size <= width
+    if inside and channels % LANES == 0:
+        source = image + (top * width + left) * channels * 4
+        simd.run(
+            transform, which, source, width * channels * 4, channels * 4, target, a * frequency, frequency, vectors
+        )
+        return
+    zero = splat(np.float32(0))
+    for i in range(size):
+        for j in range(size):
+            to = spare + (i * size + j) * vectors * BYTES
+            if 0 <= top + i < height and 0 <= left + j < width:
+                source = image + ((top + i) * width + left + j) * channels * 4
+                for c in range(0, channels, LANES):
+                    store(to + c * 4, load_first(source + c * 4, channels - c))
+            else:
+                for c in range(0, channels, LANES):
+                    store(to + c * 4, zero)
+    pitch = vectors * BYTES
+    simd.run(transform, which, spare, size * pitch, pitch, target, a * frequency, frequency, vectors)

@@ -1,0 +1,147 @@
+"""The gradient of the filters by minimal filtering: dw = G^T [sum over tiles (A dy A^T) * (B^T x B)] G."""
+
+from __future__ import annotations
+
+from layernet.backend import Array
+from layernet.backend.compiled import simd
+from layernet.backend.compiled.filtering import GATHER, INPUT, SIDE, SPREAD, TRANSFORMS, place, spread_window
+from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.simd import (
+    BYTES,
+    LANES,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    load,
+    store_first,
+    tile,
+)
+from layernet.backend.compiled.winograd import row_offsets
+
+CHUNK_BYTES = 8 << 20
+"""What a chunk of transformed tiles takes for the gradient of the filters: it should stay in the level-3 cache."""
+
+FEW_TILES = 96
+"""Up to so many tiles in all, a dU that would not fit the cache is never made: dw is found square by square."""
+
+
+@Kernel
+def _transform_both(arguments, task):
+    """V = B^T x B and Z = A dy A^T for a share of a chunk of tiles."""
+    (
+        transform, a, x, dy, height, width, ins, out_height, out_width, outs,
+        top, left, begin, count, v, v_step, z, z_step, slab, slab_size, tasks,
+    ) = unpack(arguments, 21)  # fmt: skip
+    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    spare = slab + task * slab_size
+    down, across = (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE
+    first, last = split(count, task, tasks)
+    for t in range(first, last):
+        n, i, j = place(begin + t, down, across, SIDE)
+        image, gradient = x + n * height * width * ins * 4, dy + n * out_height * out_width * outs * 4
+        spread_window(
+            transform, INPUT, a, image, i - top, j - left, height, width, ins, spare, v + t * in_pitch, v_step, a
+        )
+        spread_window(
+            transform, SPREAD, SIDE, gradient, i, j, out_height, out_width, outs, spare, z + t * out_pitch, z_step, a
+        )
+
+
+@Kernel
+def _multiply_frequencies(arguments, task):
+    """dU[f] = or += Z[f]^T V[f] for a share of the frequencies."""
+    (
+        frequencies, count, ins, outs, v, v_step, z, z_step, du, du_step, a_rows, c_rows, onto, tasks,
+    ) = unpack(arguments, 14)  # fmt: skip
+    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    start = -1 if onto else 0
+    first, last = split(frequencies, task, tasks)
+    for f in range(first, last):
+        target = du + f * du_step
+        for c in range(0, ins, TILE_COLUMNS):
+            for o in range(0, outs, TILE_ROWS):
+                tile(
+                    z + f * z_step, a_rows + o * 8, 0, out_pitch, v + f * v_step + c * 4, 0, in_pitch, 1, count,
+                    target + c * 4, c_rows + o * 8, start, TILE_COLUMNS, 0,
+                )  # fmt: skip
+
+
+@Kernel
+def _transform_back(arguments, task):
+    """dw = G^T dU G for a share of the filters."""
+    (transform, a, r, ins, outs, du, du_pitch, du_step, dw, slab, tasks) = unpack(arguments, 11)
+    spare = slab + task * r * r * BYTES
+    first, last = split(outs, task, tasks)
+    for o in range(first, last):
+        for c in range(0, ins, LANES):
+            simd.run(transform, GATHER, du + o * du_pitch + c * 4, a * du_step, du_step, spare, r * BYTES, BYTES, 1)
+            for i in range(r * r):
+                store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
+
+
+@Kernel
+def _multiply_and_transform_back(arguments, task):
+    """dw for a share of the squares of filters and channels; with few tiles, dU need not leave the cache."""
+    (
+        transform, a, r, count, ins, outs, v, v_step, z, z_step, dw, a_rows, c_rows, slab, slab_size, tasks,
+    ) = unpack(arguments, 16)  # fmt: skip
+    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    spare = slab + task * slab_size
+    square = spare + r * r * BYTES
+    square_step = TILE_ROWS * TILE_COLUMNS * 4 + 64
+    columns = (ins + TILE_COLUMNS - 1) // TILE_COLUMNS
+    first, last = split((outs + TILE_ROWS - 1) // TILE_ROWS * columns, task, tasks)
+    for block in range(first, last):
+        o0, c0 = block // columns * TILE_ROWS, block % columns * TILE_COLUMNS
+        for f in range(a * a):
+            tile(
+                z + f * z_step, a_rows + o0 * 8, 0, out_pitch, v + f * v_step + c0 * 4, 0, in_pitch, 1, count,
+                square + f * square_step, c_rows, 0, TILE_COLUMNS, 0,
+            )  # fmt: skip
+        for o in range(o0, min(o0 + TILE_ROWS, outs)):
+            for c in range(c0, min(c0 + TILE_COLUMNS, ins), LANES):
+                source = square + (o - o0) * TILE_COLUMNS * 4 + (c - c0) * 4
+                simd.run(transform, GATHER, source, a * square_step, square_step, spare, r * BYTES, BYTES, 1)
+                for i in range(r * r):
+                    store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
+
+
+def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) -> None:
+    """dw (out, r, r, in) = the gradient of the filters."""
+    n, height, width, ins = x.shape
+    out_height, out_width, outs = dy.shape[1:]
+    r = dw.shape[1]
+    a = SIDE + r - 1
+    transform = TRANSFORMS[r].address
+    in_pitch, out_pitch = -(-ins // LANES) * BYTES, -(-outs // LANES) * BYTES
+    tiles = n * -(-out_height // SIDE) * -(-out_width // SIDE)
+    chunk = min(tiles, max(FEW_TILES, CHUNK_BYTES // (a * a * (in_pitch + out_pitch))))
+    chunk = -(-tiles // -(-tiles // chunk))  # of equal size
+    v_step, z_step = chunk * in_pitch + 64, chunk * out_pitch + 64
+    du_pitch = -(-ins // TILE_COLUMNS) * TILE_COLUMNS * 4
+    v = scratch("chunk", a * a * (v_step + z_step))
+    z = v + a * a * v_step
+    du_step = outs * du_pitch + 64
+    at_once = tiles <= FEW_TILES and a * a * du_step > CHUNK_BYTES
+    du = 0 if at_once else scratch("u", a * a * du_step)
+    slab = a * a * max(in_pitch, out_pitch)
+    spare = scratch("convolve", threads() * slab)
+    a_rows, c_rows = row_offsets(outs, 4, TILE_ROWS), row_offsets(outs, du_pitch, TILE_ROWS)
+    for begin in range(0, tiles, chunk):
+        count = min(chunk, tiles - begin)
+        launch(
+            _transform_both, transform, a, x, dy, height, width, ins, out_height, out_width, outs,
+            *padding, begin, count, v, v_step, z, z_step, spare, slab, threads(),
+        )  # fmt: skip
+        if at_once:
+            room = (r * r * BYTES + a * a * (TILE_ROWS * TILE_COLUMNS * 4 + 64)) // 64 * 64 + 64
+            c_rows = row_offsets(TILE_ROWS, TILE_COLUMNS * 4, 0)
+            launch(
+                _multiply_and_transform_back, transform, a, r, count, ins, outs, v, v_step, z, z_step, dw,
+                a_rows, c_rows, scratch("convolve", threads() * room), room, threads(),
+            )  # fmt: skip
+            return
+        launch(
+            _multiply_frequencies, a * a, count, ins, outs, v, v_step, z, z_step, du, du_step,
+            a_rows, c_rows, int(begin > 0), threads(),
+        )  # fmt: skip
+    launch(_transform_back, transform, a, r, ins, outs, du, du_pitch, du_step, dw, spare, threads())
