@@ -6,6 +6,7 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.columns import columns_of, is_small
+from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct import bordered
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.product import linear_weight_gradient, row_table
@@ -44,12 +45,12 @@ def _filter_gradient(arguments, task):
         start = 0 if n == first else -1
         for i in range(kh):
             for column in range(0, run, TILE_COLUMNS):
-                for o in range(0, outs, TILE_ROWS):
-                    tile(
-                        gradient, a_rows + o * 8, out_width * outs * 4, outs * 4,
-                        padded + (i * padded_width * ins + column) * 4, down * padded_width * ins * 4, right * ins * 4,
-                        out_height, out_width, target + (i * run + column) * 4, c_rows + o * 8, start, run - column, 0,
-                    )  # fmt: skip
+                multiply_crosswise(
+                    gradient, out_width * outs * 4, outs * 4, a_rows, outs,
+                    padded + (i * padded_width * ins + column) * 4, down * padded_width * ins * 4, right * ins * 4,
+                    out_height, out_width, target + (i * run + column) * 4, c_rows, run - column, start,
+                    run - column <= LANES,
+                )  # fmt: skip
 
 
 @Kernel

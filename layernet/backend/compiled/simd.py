@@ -41,6 +41,9 @@ TILE_COLUMNS = 2 * LANES
 TILE_ROWS = 12 if LANES == 16 else 6 if LANES == 8 else 4
 """Rows of the register tile: as many as leave registers for the other operands."""
 
+PACKED_ROWS = 13 if LANES == 16 else TILE_ROWS
+"""Rows of the tile that needs but one address for them: five make up 65, hardly more than 64 channels."""
+
 NARROW_ROWS = 12
 """Rows of the narrow tile: enough sums at a time to hide how long each takes, few enough for their addresses."""
 
@@ -279,8 +282,11 @@ _arithmetic(operator.mul, _mul)
 _arithmetic(operator.truediv, _div)
 
 
-def _tile(rows: int, vectors: int):
-    """The intrinsic for a register tile of `rows` rows and `vectors` vectors of columns."""
+def _tile(rows: int, vectors: int, side_by_side: bool = False):
+    """The intrinsic for a register tile of `rows` rows and `vectors` vectors of columns.
+
+    With `side_by_side`, A's rows are neighbouring floats, and `a_rows` is not read.
+    """
 
     @intrinsic
     def tile(
@@ -295,7 +301,8 @@ def _tile(rows: int, vectors: int):
                     for i in range(rows)
                 ]
 
-            sources, targets = table(a, a_rows), table(c, c_rows)
+            targets = table(c, c_rows)
+            sources = [builder.add(a, _INT64(4 * i)) for i in range(rows)] if side_by_side else table(a, a_rows)
             # what the sums start from: 0 for start = 0, C itself for start = -1, else the vector at that address
             zero = _constant(0.0)
             before = builder.block
@@ -401,6 +408,12 @@ C[i, :] = start[i, :] + sum over p < outer, q < inner of A[i, p, q] B[p, q, :] f
 which the first `columns` are stored. A's row i begins at a + a_rows[i], C's at c + c_rows[i] (tables of int64). All
 strides are bytes. `start` is 0, -1 for what C holds, or the address of a row of biases; `relu` not 0 stores max(C, 0).
 """
+
+packed_tile = _tile(PACKED_ROWS, 2, side_by_side=True)
+"""The same with A's rows side by side in memory, as channels are: one address does for all of them."""
+
+packed_narrow_tile = _tile(LANES, 1, side_by_side=True)
+"""The same with LANES rows and half the columns."""
 
 narrow_tile = _tile(NARROW_ROWS, 1)
 """The same with NARROW_ROWS rows and half the columns: for weights of few output channels."""

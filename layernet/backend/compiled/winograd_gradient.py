@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layernet.backend import Array
 from layernet.backend.compiled import simd
+from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.filtering import GATHER, INPUT, SIDE, SPREAD, TRANSFORMS, place, spread_window
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.simd import (
@@ -58,11 +59,10 @@ def _multiply_frequencies(arguments, task):
     for f in range(first, last):
         target = du + f * du_step
         for c in range(0, ins, TILE_COLUMNS):
-            for o in range(0, outs, TILE_ROWS):
-                tile(
-                    z + f * z_step, a_rows + o * 8, 0, out_pitch, v + f * v_step + c * 4, 0, in_pitch, 1, count,
-                    target + c * 4, c_rows + o * 8, start, TILE_COLUMNS, 0,
-                )  # fmt: skip
+            multiply_crosswise(
+                z + f * z_step, 0, out_pitch, a_rows, outs, v + f * v_step + c * 4, 0, in_pitch, 1, count,
+                target + c * 4, c_rows, TILE_COLUMNS, start, ins - c <= LANES,
+            )  # fmt: skip
 
 
 @Kernel
