@@ -88,7 +88,7 @@ class Huber(Loss):
 
     def __init__(self, delta: float = 1.0) -> None:
         if not 0.0 < delta < math.inf:
-            raise ValueError(f"delta must be positive, got {delta}")
+            raise ValueError(f"delta must be positive and finite, got {delta}")
         self.delta = delta
 
     def forward(self, outputs: Array, target: Array, ctx: Context) -> tuple[Number, Number]:

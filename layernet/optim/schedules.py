@@ -284,7 +284,7 @@ def _gamma(gamma: float) -> float:
 
 def _positive(name: str, value: float) -> float:
     if not 0.0 < value < math.inf:
-        raise ValueError(f"{name} must be positive, got {value}")
+        raise ValueError(f"{name} must be positive and finite, got {value}")
     return value
 
 
