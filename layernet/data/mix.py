@@ -61,12 +61,12 @@ class Mix(Transform):
 
 
 class MixUp(Mix):
-    """y = s x + (1 - s) x', q = s q_x + (1 - s) q_x': each example mixed with another of its batch (arXiv:1710.09412).
+    """y = s x + (1 - s) x', q = s q_x + (1 - s) q_x': each example mixed with another of its batch.
 
     s is drawn for each example from Beta(`alpha`, `alpha`), with probability `p`, and is 1 otherwise; x' is the example
     at its place in a random order. Labels become soft: float32 (N, `num_classes`), which CrossEntropy takes and
-    accuracy counts by their largest. uint8 pixels become float32 0..1. In evaluation: nothing. Shape: any -> the same.
-    (torchvision draws one s a batch.)
+    accuracy counts by their largest. uint8 pixels become float32 0..1. In evaluation: nothing. Shape: any -> same.
+    (torchvision draws one s a batch.) (Zhang et al. 2017, arXiv:1710.09412)
     Raises DataError for labels that are none of num_classes.
     """
 
@@ -79,11 +79,12 @@ class MixUp(Mix):
 
 
 class CutMix(Mix):
-    """Puts a window of another image of the batch in its place, labels mixed by area (arXiv:1905.04899).
+    """Puts a window of another image of the batch into each, labels mixed by area (Yun et al. 2019, arXiv:1905.04899).
 
     The window has sqrt(1 - s) of the height and of the width, rounded down, s from Beta(`alpha`, `alpha`), around a
     pixel drawn evenly, cut at the border; the label's own share is then the area that is left. With probability
-    1 - `p` an image stays. Partners and soft labels as of MixUp. In evaluation: nothing. Shape: (H, W, C) -> the same.
+    1 - `p` an image stays. Partners and soft labels as of MixUp. In evaluation: nothing. Shape: (H, W, C) -> same.
+    (torchvision draws one window a batch.)
     Raises DataError for labels that are none of num_classes.
     """
 

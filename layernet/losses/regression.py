@@ -78,7 +78,8 @@ class SumOfSquares(Loss):
 class Huber(Loss):
     """d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), for d = outputs - target.
 
-    The mean is over all elements, as in torch.nn.HuberLoss. `SmoothL1(beta)` is this divided by delta = beta.
+    The mean is over all elements, as in torch.nn.HuberLoss (Huber 1964). `SmoothL1(beta)` is this divided by delta =
+    beta.
 
     Shape: outputs and float targets of one shape (N, ...). Raises ShapeError for shapes that differ, DataError for
     targets that are no floats.
