@@ -13,7 +13,7 @@ from layernet.core.init import InitFunction
 from layernet.core.layer import Layer
 from layernet.core.param import Param
 from layernet.errors import ShapeError
-from layernet.layers.spatial import Size2d, image_size, out_size, pair
+from layernet.layers.spatial import Size2d, image_size, out_length, out_size, pair
 
 
 class Filters(Layer):
@@ -154,14 +154,7 @@ class Conv1d(_Convolution):
                 f"give the sequence its axis of channels: {[*in_shape, 1]}" if len(in_shape) == 1 else "",
             )
         length, channels = in_shape
-        places = self.window.out_size((1, length))[1]
-        if places < 1:
-            reach, padded = self.window.extent[1], length + sum(self.window.padding[1])
-            raise ShapeError(
-                f"a kernel that reaches over {reach} steps does not fit into the sequence of {length}, "
-                f"{padded} with its padding",
-                "use a smaller kernel, less dilation or more padding",
-            )
+        places = out_length(self.window, length)
         self._declare(self.window.kernel[1:], channels)
         return places, self.out_channels
 

@@ -80,7 +80,8 @@ class SumOfSquares(MSE):
 class Huber(_OfDifference):
     """d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), for d = outputs - target.
 
-    The mean is over all elements, as in torch.nn.HuberLoss. `SmoothL1(beta)` is this divided by delta = beta.
+    The mean is over all elements, as in torch.nn.HuberLoss (Huber 1964). `SmoothL1(beta)` is this divided by delta =
+    beta.
 
     Shape: outputs and float targets of one shape (N, ...). Raises ShapeError for shapes that differ, DataError for
     targets that are no floats.
@@ -88,7 +89,7 @@ class Huber(_OfDifference):
 
     def __init__(self, delta: float = 1.0) -> None:
         if not 0.0 < delta < math.inf:
-            raise ValueError(f"delta must be positive, got {delta}")
+            raise ValueError(f"delta must be positive and finite, got {delta}")
         self.delta = delta
 
     def values(self, difference: Array, xp: Any) -> Array:
