@@ -24,11 +24,11 @@ Range = float | list[float]
 
 
 class Cutout(Transform):
-    """Puts `fill` into `holes` squares of `size` pixels, each image's own, centred anywhere (arXiv:1708.04552).
+    """Puts `fill` into `holes` squares of `size` pixels, each image's own (DeVries and Taylor 2017, arXiv:1708.04552).
 
     A hole is cut where it reaches beyond the image, as in the paper: its rows are c - floor(size / 2) and the size - 1
     after, for a row c drawn evenly. `size`: one number, or [height, width]. `fill`: in the units of what comes in,
-    0..255 for uint8 pixels; after Normalize 0 is the mean. In evaluation: nothing. Shape: (H, W, C) -> the same.
+    0..255 for uint8 pixels; after Normalize 0 is the mean. In evaluation: nothing. Shape: (H, W, C) -> same.
     """
 
     def __init__(self, size: Size, holes: int = 1, fill: float = 0.0) -> None:
@@ -58,7 +58,7 @@ class Cutout(Transform):
 
 
 class RandomResizedCrop(Transform):
-    """A window of random area and proportions, scaled to `size`, bilinear (arXiv:1409.4842).
+    """A window of random area and proportions, scaled to `size`, bilinear (Szegedy et al. 2014, arXiv:1409.4842).
 
     The window's area is a share of the image's drawn evenly from `scale`, its width / height from exp(evenly between
     the logarithms of `ratio`); of ten tries the first that fits is taken, or else the largest middle window whose
@@ -121,7 +121,7 @@ class ColorJitter(Transform):
     evenly from [-a, a], a at most 0.5. Results are cut to 0..1. As torchvision's, but that nothing is rounded between
     the steps. In evaluation: nothing.
 
-    Takes uint8 pixels, or floats 0..1: put it before Normalize. Shape: (H, W, 3) -> the same.
+    Takes uint8 pixels, or floats 0..1: put it before Normalize. Shape: (H, W, 3) -> same.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class ColorNoise(Transform):
     cuda-convnet2's `--color-noise` does. The sum is not cut to 0..1, so what leaves is float32, in units of 0..1 where
     it was uint8; put it before Normalize. In evaluation x alone (also rescaled, not changed by noise).
 
-    Shape: (H, W, C) -> the same. Raises ContractError in use before it has measured.
+    Shape: (H, W, C) -> same. Raises ContractError in use before it has measured.
     """
 
     def __init__(self, std: float = 0.1, rescale: bool = False) -> None:

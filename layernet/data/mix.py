@@ -39,12 +39,12 @@ class Mix(Transform):
         q = self._soft(target)
         partner = rng.permutation(len(x))
         share = np.where(rng.keep_mask((len(x),), self.p), beta(self.alpha, (len(x),), rng), 1.0)
-        y, share = self.mixed(x, x[partner], share, rng)
+        y, share = self.mixed(x, partner, share, rng)
         kept = share.astype(np.float32)[:, np.newaxis]
         return y, q * kept + q[partner] * (1 - kept)
 
-    def mixed(self, x: Array, other: Array, share: Array, rng: Stream) -> tuple[Array, Array]:
-        """(the mixture, the share (N,) that x in fact has of it)."""
+    def mixed(self, x: Array, partner: Array, share: Array, rng: Stream) -> tuple[Array, Array]:
+        """(the mixture of x and x[partner], the share (N,) that x in fact has of it)."""
         raise NotImplementedError(f"{type(self).__name__} has no mixed")
 
     def _soft(self, target: Array) -> Array:
@@ -61,41 +61,47 @@ class Mix(Transform):
 
 
 class MixUp(Mix):
-    """y = s x + (1 - s) x', q = s q_x + (1 - s) q_x': each example mixed with another of its batch (arXiv:1710.09412).
+    """y = s x + (1 - s) x', q = s q_x + (1 - s) q_x': each example mixed with another of its batch.
 
     s is drawn for each example from Beta(`alpha`, `alpha`), with probability `p`, and is 1 otherwise; x' is the example
     at its place in a random order. Labels become soft: float32 (N, `num_classes`), which CrossEntropy takes and
-    accuracy counts by their largest. uint8 pixels become float32 0..1. In evaluation: nothing. Shape: any -> the same.
-    (torchvision draws one s a batch.)
+    accuracy counts by their largest. uint8 pixels become float32 0..1. In evaluation: nothing. Shape: any -> same.
+    (torchvision draws one s a batch.) (Zhang et al. 2017, arXiv:1710.09412)
     Raises DataError for labels that are none of num_classes.
     """
 
-    def mixed(self, x: Array, other: Array, share: Array, rng: Stream) -> tuple[Array, Array]:
+    def mixed(self, x: Array, partner: Array, share: Array, rng: Stream) -> tuple[Array, Array]:
         if x.dtype.kind in "iu" and x.dtype != np.uint8:
             raise DataError(f"MixUp cannot mix indices ({x.dtype})")
         unit = np.float32(255 if x.dtype == np.uint8 else 1)
         s = share.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
-        return (s * x + (1 - s) * other) / unit, share
+        return (s * x + (1 - s) * x[partner]) / unit, share
 
 
 class CutMix(Mix):
-    """Puts a window of another image of the batch in its place, labels mixed by area (arXiv:1905.04899).
+    """Puts a window of another image of the batch into each, labels mixed by area (Yun et al. 2019, arXiv:1905.04899).
 
     The window has sqrt(1 - s) of the height and of the width, rounded down, s from Beta(`alpha`, `alpha`), around a
     pixel drawn evenly, cut at the border; the label's own share is then the area that is left. With probability
-    1 - `p` an image stays. Partners and soft labels as of MixUp. In evaluation: nothing. Shape: (H, W, C) -> the same.
+    1 - `p` an image stays. Partners and soft labels as of MixUp. In evaluation: nothing. Shape: (H, W, C) -> same.
+    (torchvision draws one window a batch.)
     Raises DataError for labels that are none of num_classes.
     """
 
-    def mixed(self, x: Array, other: Array, share: Array, rng: Stream) -> tuple[Array, Array]:
-        inside = []
-        for length in x.shape[1:3]:
-            extent = np.floor(np.sqrt(1 - share) * length).astype(np.int64)
-            start = rng.integers(0, length, (len(x),)) - extent // 2
-            place = np.arange(length)
-            inside.append((place >= start[:, np.newaxis]) & (place < (start + extent)[:, np.newaxis]))
-        window = inside[0][:, :, np.newaxis] & inside[1][:, np.newaxis, :]
-        return np.where(window[..., np.newaxis], other, x), 1 - window.mean(axis=(1, 2))
+    def mixed(self, x: Array, partner: Array, share: Array, rng: Stream) -> tuple[Array, Array]:
+        height, width = x.shape[1:3]
+        (top, bottom), (left, right) = (self._sides(length, share, rng) for length in (height, width))
+        y = x.copy()
+        for n, other in enumerate(partner):
+            window = slice(top[n], bottom[n]), slice(left[n], right[n])
+            y[n][window] = x[other][window]
+        return y, 1 - (bottom - top) * (right - left) / (height * width)
+
+    def _sides(self, length: int, share: Array, rng: Stream) -> tuple[Array, Array]:
+        """Along one axis, the first pixel of each window and the first behind it."""
+        extent = np.floor(np.sqrt(1 - share) * length).astype(np.int64)
+        start = rng.integers(0, length, share.shape) - extent // 2
+        return np.maximum(start, 0), np.minimum(start + extent, length)
 
     def out_shape(self, in_shape: Shape) -> Shape:
         return image_shape(self, in_shape)

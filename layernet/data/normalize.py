@@ -26,7 +26,7 @@ class Normalize(Transform):
     cuda-convnet's data providers subtract the mean image and do not divide: `per: pixel, std: 1.0`, in units of 0..1.
     Where nothing varies the measured std is taken as 1: a constant becomes 0 and is never divided by 0.
 
-    Shape: (..., C) -> the same. Raises ValueError for a std that is not positive, ShapeError where the shapes of
+    Shape: (..., C) -> same. Raises ValueError for a std that is not positive, ShapeError where the shapes of
     statistics and examples differ, ContractError in use before it has measured, DataError where the training data holds
     NaN or infinite values.
     """

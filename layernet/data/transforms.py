@@ -16,7 +16,7 @@ from layernet.backend.random import Stream
 from layernet.core.configurable import Configurable
 from layernet.errors import CheckpointError, ShapeError, UsageError
 
-Size = int | list[int] | tuple[int, int]
+Size = int | tuple[int, int]
 """One number for both, or [height, width]."""
 
 
@@ -128,7 +128,7 @@ class RandomCrop(Transform):
 class RandomHorizontalFlip(Transform):
     """Mirrors left and right, each example with probability `p`. In evaluation: nothing.
 
-    Shape: (H, W, C) -> the same.
+    Shape: (H, W, C) -> same.
     """
 
     def __init__(self, p: float = 0.5) -> None:

@@ -16,7 +16,8 @@ class Bottleneck(Block):
 
     ResNet-50's block. The first two convolutions have `channels` filters, the last `expansion` times as many. The 3x3
     one has the stride, as in torchvision (the paper gives it to the first 1x1), and the `groups`, which make it
-    ResNeXt's (arXiv:1611.05431). The shortcut is x itself, or a 1x1 convolution and a norm where the shape changes.
+    ResNeXt's (Xie et al. 2016, arXiv:1611.05431). The shortcut is x itself, or a 1x1 convolution and a norm where the
+    shape changes.
     Shape: (N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), expansion channels).
     """
 

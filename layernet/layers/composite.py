@@ -288,7 +288,9 @@ class Block(Layer):
 class BasicBlock(Block):
     """ReLU(f(x) + shortcut(x)), f being conv, norm, ReLU, conv, norm; 3x3 filters (He et al. 2015, arXiv:1512.03385).
 
-    The shortcut is x itself, or a 1x1 convolution and a norm where `stride` or `channels` change the shape.
+    ResNet-18's block. The first convolution has the stride; all have `channels` filters and no bias. The shortcut is x
+    itself, or a 1x1 convolution and a norm where `stride` or `channels` change the shape. The parameters are called as
+    torchvision's, but for downsample and downsample_bn, which are downsample.0 and downsample.1 there.
     Shape: (N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), channels).
     """
 

@@ -66,8 +66,8 @@ class Dropout2d(Dropout):
 class DropPath(Dropout):
     """In training each example becomes 0 with probability p, and x / (1 - p) otherwise; in evaluation y = x.
 
-    As the last layer of the branch of a `Residual`, it leaves the whole branch out for some examples: stochastic depth.
-    (Huang et al. 2016, arXiv:1603.09382; torchvision's StochasticDepth, mode "row")
+    As the last layer of the branch of a `Residual`, it leaves the whole branch out for some examples: stochastic depth
+    (Huang et al. 2016, arXiv:1603.09382), torchvision's StochasticDepth in mode "row".
 
     Shape: any -> same.
     """

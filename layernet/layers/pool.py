@@ -60,10 +60,11 @@ class MaxPool2d(Layer):
 class MaxAbsPool2d(Layer):
     """y = the pixel of every window that is furthest from 0, with its sign.
 
-    Shape: (N, H, W, C) -> (N, H', W', C). Sizes, `ceil_mode`, `start` and `ties` are those of MaxPool2d. Of two pixels
-    with the same distance and opposite signs the later one in reading order is taken; pixels that equal it are its
-    ties. With ceil_mode true and ties all it is cuda-convnet2's `pool=maxabs`. Raises ShapeError when the window does
-    not fit.
+    Shape: (N, H, W, C) -> (N, H', W', C), H' = floor((H + 2p - kernel_size) / s) + 1. `stride` s (default:
+    kernel_size) and `padding` p are in pixels; they, `ceil_mode`, `start` and `ties` are those of MaxPool2d. Of two
+    pixels with the same distance and opposite signs the later one in reading order is taken; pixels that equal it are
+    its ties. With ceil_mode true and ties all it is cuda-convnet2's `pool=maxabs`. Raises ShapeError when the window
+    does not fit.
     """
 
     def __init__(

@@ -75,7 +75,8 @@ class Squeeze(Layer):
 class Unsqueeze(Layer):
     """With a new axis of size 1 at `dim`: 0 puts it first in the example, -1 last.
 
-    Shape: (N, ...) -> (N, ..., 1, ...). Raises ShapeError when the output has no such axis.
+    Axes are those of the output, without N. Shape: (N, ...) -> (N, ..., 1, ...). Raises ShapeError when the output has
+    no such axis.
     """
 
     def __init__(self, dim: int) -> None:

@@ -54,7 +54,8 @@ class Upsample(_Resample):
     - "bilinear": interpolated between the two old pixels, along each axis, around (i + 1/2) r - 1/2, the outermost
       ones repeated beyond the edge. With `align_corners` around i (H - 1) / (H' - 1), so that corners stay corners.
 
-    Nothing is averaged away: blur before shrinking. Shape: (N, H, W, C) -> (N, H', W', C).
+    Nothing is averaged away: blur before shrinking. Shape: (N, H, W, C) -> (N, H', W', C). Raises ShapeError when
+    nothing is left.
     """
 
     def __init__(
@@ -118,11 +119,11 @@ class Upsample(_Resample):
 
 
 class Resize(_Resample):
-    """The image shrunk by `scale`, bilinearly: cuda-convnet's `resize`, to the pixel.
+    """The image at 1 / `scale` of its size, bilinearly: cuda-convnet's `resize`, to the pixel.
 
-    Pixel i is interpolated around (i + 1/2) scale - 1/2, but nowhere beyond pixel
-    H - 1.01: cuda-convnet's own rule, where Upsample goes to H - 1. `scale` is from 1/2 (enlarge) to 2 (shrink).
-    Shape: (N, H, W, C) -> (N, floor(H / scale), floor(W / scale), C).
+    Pixel i is interpolated around (i + 1/2) scale - 1/2, but nowhere beyond pixel H - 1.01: cuda-convnet's own rule,
+    where Upsample goes to H - 1. `scale` is from 1/2 (twice the pixels along each axis) to 2 (half of them).
+    Shape: (N, H, W, C) -> (N, floor(H / scale), floor(W / scale), C). Raises ShapeError when nothing is left.
     """
 
     def __init__(self, scale: float) -> None:
@@ -149,7 +150,7 @@ class GaussianBlur(_Resample):
 
     The weights are exp(-d^2 / (2 sigma^2)) at distance d, over `kernel_size` pixels (odd), and sum to 1. `sigma` is in
     pixels. cuda-convnet's `blur`, whose filterSize and stdev these are; torchvision reflects the image at the edge
-    instead: ReflectionPad2d before it, and Crop after it, do the same. Shape: (N, H, W, C) -> (N, H, W, C).
+    instead: ReflectionPad2d before it, and Crop after it, do the same. Shape: (N, H, W, C) -> same.
     """
 
     def __init__(self, kernel_size: int, sigma: float) -> None:
@@ -174,7 +175,7 @@ class RGBToYUV(Layer):
     """(Y, U, V) of every pixel (R, G, B), a matrix for the primaries of ITU-R BT.709: cuda-convnet's `rgb2yuv`.
 
     Y = 0.2126 R + 0.7152 G + 0.0722 B, U = -0.09991 R - 0.33609 G + 0.436 B, V = 0.615 R - 0.55861 G - 0.05639 B.
-    Shape: (N, H, W, 3) -> (N, H, W, 3). Raises ShapeError for another number of channels.
+    Shape: (N, H, W, 3) -> same. Raises ShapeError for another number of channels.
     """
 
     def build(self, in_shape: Shape) -> Shape:
@@ -196,7 +197,7 @@ class RGBToLab(Layer):
     X = 0.49 R + 0.31 G + 0.2 B, Y = 0.17697 R + 0.8124 G + 0.01063 B, Z = 0.01 G + 0.99 B, 1 each for white;
     L = 116 f(Y) - 16, from 0 to 100, less 50 with `center`; a = 500 (f(X) - f(Y)); b = 200 (f(Y) - f(Z)), where
     f(t) = t^(1/3) above (6/29)^3, and the line t / (3 (6/29)^2) + 4/29 below.
-    Shape: (N, H, W, 3) -> (N, H, W, 3). Raises ShapeError for another number of channels.
+    Shape: (N, H, W, 3) -> same. Raises ShapeError for another number of channels.
     """
 
     def __init__(self, center: bool = False) -> None:

@@ -47,5 +47,18 @@ def out_size(window: Window, size: Pair, in_shape: Shape) -> Pair:
     return places
 
 
+def out_length(window: Window, length: int) -> int:
+    """The length of what a window of one row makes of the sequence. Raises ShapeError when it does not fit in."""
+    _, places = window.out_size((1, length))
+    if places < 1:
+        padded = length + sum(window.padding[1])
+        grown = "" if padded == length else f", {padded} with its padding"
+        raise ShapeError(
+            f"a kernel that reaches over {window.extent[1]} steps does not fit into the sequence of {length}{grown}",
+            "use a smaller kernel, less dilation or more padding",
+        )
+    return places
+
+
 def _by(numbers: Pair | tuple[int, ...]) -> str:
     return " x ".join(map(str, numbers))

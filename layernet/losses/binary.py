@@ -56,8 +56,8 @@ class SigmoidFocal(Loss):
     """a (1 - q)^gamma times the BCE of each output, q = p y + (1 - p)(1 - y), p = sigmoid(outputs).
 
     Shape: outputs and float targets y in 0..1 of one shape (N, ...). `alpha` weighs: a = alpha y + (1 - alpha)(1 - y),
-    and None does not. The mean is over all elements. Lin et al. 2017 (arXiv:1708.02002), where it is divided by the
-    number of objects instead; as torchvision.ops.sigmoid_focal_loss(reduction="mean"), whose alpha -1 is our None.
+    and None does not. The mean is over all elements; the paper divides by the number of objects instead (Lin et al.
+    2017, arXiv:1708.02002). As torchvision.ops.sigmoid_focal_loss(reduction="mean"), whose alpha -1 is our None.
 
     Raises ShapeError for shapes that differ, DataError for targets that are no floats.
     """

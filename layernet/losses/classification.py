@@ -103,11 +103,11 @@ class NLL(LabelLoss):
 
 
 class Focal(LabelLoss):
-    """-w_y (1 - p_y)^gamma log p_y, p = softmax(outputs): cross-entropy that turns from what is learned already.
+    """-w_y (1 - p_y)^gamma log p_y, p = softmax(outputs): cross-entropy that counts less what is learned already.
 
     Shape: outputs (N, ..., C), logits; integer class labels y (N, ...). gamma 0 is CrossEntropy, with the same
-    `class_weight`, `ignore_index` and normaliser. Lin et al. 2017 (arXiv:1708.02002), who have one yes or no for each
-    class in place of the softmax: that is `SigmoidFocal`.
+    `class_weight` w, `ignore_index` and normaliser. The paper (Lin et al. 2017, arXiv:1708.02002) has one yes or no for
+    each class in place of the softmax: that is `SigmoidFocal`.
 
     Raises DataError for a label that is no class, where the target is on the host; ShapeError for shapes that differ.
     """
@@ -136,7 +136,7 @@ class MultiMargin(LabelLoss):
     """w_y / C sum_(c != y) max(0, margin - x_y + x_c)^p: the label's output shall lead all others by the margin.
 
     Shape: outputs x (N, ..., C), scores; integer class labels y (N, ...). The mean is over the labels, whatever their
-    `class_weight` w, as in torch.nn.MultiMarginLoss (Crammer and Singer 2001, averaged over the classes).
+    `class_weight` w, as in torch.nn.MultiMarginLoss (Crammer and Singer 2001).
 
     Raises DataError for a label that is no class, where the target is on the host; ShapeError for shapes that differ.
     """

@@ -15,7 +15,7 @@ class Dice(LabelLoss):
 
     Shape: outputs (N, ..., C), logits. For integer class labels (N, ...), p = softmax(outputs) and t is one-hot; for
     float targets t in 0..1 of the outputs' shape, p = sigmoid(outputs). The mean is over examples and channels.
-    `squared` sums p^2 and t^2 below the line, as Milletari et al. 2016 (V-Net, arXiv:1606.04797). Positions labelled
+    `squared` sums p^2 and t^2 below the line, as V-Net (Milletari et al. 2016, arXiv:1606.04797). Positions labelled
     `ignore_index` are left out of the sums.
 
     Raises ShapeError for outputs without positions or shapes that differ; DataError for a label that is no class,

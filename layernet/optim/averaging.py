@@ -106,7 +106,7 @@ class SWA(Average):
     """The plain mean of the values at `start` of training and then every `every` (stochastic weight averaging).
 
     The running statistics of norms are averaged too, where the authors measure them anew. Before `start` the net's own
-    values are evaluated. Izmailov et al. 2018 (arXiv:1803.05407); as torch's AveragedModel with use_buffers.
+    values are evaluated. As torch's AveragedModel with use_buffers (Izmailov et al. 2018, arXiv:1803.05407).
     """
 
     def __init__(self, start: Duration, every: Duration = Duration(1, "epochs")) -> None:

@@ -165,7 +165,7 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """v = the sum of all g^2;  w -= lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps).
+    """v = the sum of all g^2; w -= lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps).
 
     v starts at `initial_accumulator_value`. `weight_decay` adds weight_decay w to g. All as torch.optim.Adagrad (Duchi
     et al. 2011, JMLR 12).
@@ -210,7 +210,7 @@ class Lion(Optimizer):
     """w -= lr sign(b1 m + (1 - b1) g), then m = b2 m + (1 - b2) g, with (b1, b2) = `betas`.
 
     Every element moves by lr, so lr is three to ten times smaller than Adam's, and weight_decay as much larger: it is
-    decoupled, w -= lr weight_decay w. Chen et al. 2023 (arXiv:2302.06675).
+    decoupled, w -= lr weight_decay w (Chen et al. 2023, arXiv:2302.06675).
     """
 
     def __init__(

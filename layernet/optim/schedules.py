@@ -120,10 +120,10 @@ class Exponential(Schedule):
 
 
 class Cosine(Schedule):
-    """m + (1 - m) (1 + cos(pi t / T)) / 2 with m = `min_factor`: half a cosine from 1 to m (arXiv:1608.03983).
+    """m + (1 - m) (1 + cos(pi t / T)) / 2 with m = `min_factor`: half a cosine from 1 to m.
 
     t counts from the end of the warm-up, T is from there to the end of training; beyond it stays m. As torch's
-    CosineAnnealingLR, stepped every update.
+    CosineAnnealingLR, stepped every update (Loshchilov and Hutter 2017, arXiv:1608.03983).
     """
 
     def __init__(self, min_factor: float = 0.0, warmup: Duration | None = None) -> None:
@@ -201,6 +201,7 @@ class Decay(Schedule):
         if self.form == "linear":
             return 1.0 - progress + progress / self.by
         if self.stairs is not None:
+            # quotients, so that a step exactly at an end compares as equal to it
             ends = [(stair + 1) / self.stairs for stair in range(self.stairs)]
             progress = bisect.bisect_left(ends, progress) / (self.stairs - 1)
         return float(self.by**-progress)
@@ -284,7 +285,7 @@ def _gamma(gamma: float) -> float:
 
 def _positive(name: str, value: float) -> float:
     if not 0.0 < value < math.inf:
-        raise ValueError(f"{name} must be positive, got {value}")
+        raise ValueError(f"{name} must be positive and finite, got {value}")
     return value
 
 

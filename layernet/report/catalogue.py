@@ -118,8 +118,7 @@ def describe(name: str, lookup: Lookup) -> Entry:
     target = lookup.find(kind, name)
     doc = inspect.cleandoc(target.__doc__ or "")  # its own: what a base says is not about it
     first, _, rest = doc.partition("\n\n")
-    papers = list(dict.fromkeys(match[1] for match in _CITATION.finditer(doc)))
-    papers += [" ".join(match[1].split()) for match in _SOURCE.finditer(doc)]
+    cited = (match[1] for pattern in (_CITATION, _SOURCE) for match in pattern.finditer(doc))
     return Entry(
         name=name,
         kind=kind,
@@ -127,7 +126,7 @@ def describe(name: str, lookup: Lookup) -> Entry:
         formula=_CITATION.sub("", " ".join(first.split())).removesuffix("."),
         text=_SOURCE.sub("", rest).strip(),
         arguments=arguments_of(target, lookup, 0 if inspect.isclass(target) else 2),  # an init's shape and rng
-        papers=papers,
+        papers=list(dict.fromkeys(" ".join(paper.split()) for paper in cited)),
         place=f"{target.__module__}:{target.__qualname__}",
     )
 

@@ -55,11 +55,14 @@ def test_mixup_is_its_formula(x, p):
     assert ((share == 1).sum() > 5) == (p < 1)
 
 
-@pytest.mark.parametrize("p", [1.0, 0.5])
-def test_cutmix_is_a_window_and_labels_by_its_area(p):
-    y, q = CutMix(4, p=p).with_target(PIXELS, LABELS, stream("cut"))
-    assert y.dtype == np.uint8
-    partner, share, rng = drawn(1.0, p, "cut")
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(("alpha", "p"), [(1.0, 1.0), (1.0, 0.5), (0.3, 1.0)])
+def test_cutmix_is_a_window_and_labels_by_its_area(alpha, p, dtype):
+    x = PIXELS.astype(dtype)
+    x.flags.writeable = False
+    y, q = CutMix(4, alpha, p).with_target(x, LABELS, stream("cut"))
+    assert y.dtype == dtype
+    partner, share, rng = drawn(alpha, p, "cut")
     centres = [rng.integers(0, length, (30,)) for length in (6, 5)]
     for n in range(30):
         extent = [int(np.sqrt(1 - share[n]) * length) for length in (6, 5)]
@@ -70,6 +73,13 @@ def test_cutmix_is_a_window_and_labels_by_its_area(p):
             assert (y[n][place] == PIXELS[partner[n] if inside else n][place]).all()
             own += not inside
         assert np.abs(q[n] - naive_label(n, partner[n], own / 30)).max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", [MixUp, CutMix])
+def test_an_image_alone_is_its_own_partner(kind):
+    y, q = kind(4).with_target(PIXELS[:1], LABELS[:1], stream("alone"))
+    np.testing.assert_allclose(y, PIXELS[:1] / (255 if kind is MixUp else 1), rtol=1e-6)
+    np.testing.assert_allclose(q, np.eye(4)[LABELS[:1]], atol=1e-7)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2, 1.0, 3.0, 50.0])

@@ -68,7 +68,11 @@ def test_nailbed_samples_centred(size, stride):
     start = (size - stride * (count - 1)) // 2
     expected = np.stack([x[:, start + stride * i] for i in range(count)], axis=1)
     np.testing.assert_array_equal(run(net_of(Nailbed([stride, 1]), x), x).y, expected)
-    check_gradients(net_of(Nailbed([stride, 1]), x), x)
+    np.testing.assert_array_equal(run(net_of(Nailbed([stride, 3]), x), x).y, expected[:, :, [0, 3]])
+    np.testing.assert_array_equal(
+        run(net_of(Nailbed([3, stride]), x.swapaxes(1, 2)), x.swapaxes(1, 2)).y, expected[:, :, [0, 3]].swapaxes(1, 2)
+    )
+    check_gradients(net_of(Nailbed([stride, 3]), x), x)
 
 
 def test_arguments_they_cannot_take():

@@ -43,9 +43,16 @@ def test_what_they_refuse(kind):
         kind([2, 2])
     with pytest.raises(ValueError, match="stride must be a whole number of at least 1, got 0"):
         kind(2, 0)
-    with pytest.raises(ValueError, match="padding must be at most half of the kernel"):
-        kind(2, padding=2)
+    with pytest.raises(ValueError, match="padding must be at most half of the kernel, got padding 2, kernel 3"):
+        kind(3, padding=2)
     with pytest.raises(ShapeError, match=rf"{kind.__name__} needs a sequence \(T, C\), got.*\(4, 4, 3\)"):
         Net([kind(2)], (4, 4, 3))
-    with pytest.raises(ShapeError, match="does not fit"):
-        Net([kind(5)], (4, 2))
+    with pytest.raises(ShapeError, match="reaches over 5 steps does not fit into the sequence of 3; use"):
+        Net([kind(5)], (3, 2))
+    with pytest.raises(ShapeError, match="does not fit into the sequence of 2, 4 with its padding"):
+        Net([kind(5, padding=1)], (2, 2))
+
+
+def test_a_maximum_of_nothing_but_padding():
+    with pytest.raises(ShapeError, match="some windows would see nothing but padding in a sequence of 1"):
+        Net([MaxPool1d(2, padding=2, dilation=3)], (1, 2))

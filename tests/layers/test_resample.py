@@ -71,12 +71,12 @@ def test_nothing_left():
         Net([Resize(2)], (1, 4, 1))
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.7, 1, 1.3, 2])
-def test_resize_is_cuda_convnets(scale):
-    x = numbers((2, 7, 6, 2))
-    places = [
-        [max(0, min(n - 1.01, i * scale + (scale - 1) / 2)) for i in range(math.floor(n / scale))] for n in (7, 6)
-    ]
+@pytest.mark.parametrize(
+    ("scale", "size"), [(0.5, (7, 6)), (0.7, (7, 6)), (1, (7, 6)), (1.3, (7, 6)), (2, (7, 6)), (0.5, (1, 2))]
+)
+def test_resize_is_cuda_convnets(scale, size):
+    x = numbers((2, *size, 2))
+    places = [[max(0, min(n - 1.01, i * scale + (scale - 1) / 2)) for i in range(math.floor(n / scale))] for n in size]
     np.testing.assert_allclose(run(net_of(Resize(scale), x), x).y, read(x, places), rtol=1e-12, atol=1e-14)
     check_gradients(net_of(Resize(scale), x), x)
 
