@@ -119,25 +119,44 @@ class Bench:
 
 
 class Subject:
-    """The layer under test: makes benches of new instances of it."""
+    """The layer under test: makes benches of new instances of it, on `device` (the host) in float type `dtype`."""
 
-    def __init__(self, layer: Layer, shape: Shape, seed: int = 0, batch: int = 3) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        shape: Shape,
+        seed: int = 0,
+        batch: int = 3,
+        *,
+        device: Device | None = None,
+        dtype: str = "float64",
+    ) -> None:
         self.original = layer
         self.shape = tuple(shape)
         self.seed = seed
         self.batch = batch
+        self.device = device
+        self.dtype = dtype
 
-    def bench(self, dtype: str = "float64", wrap: Callable[[Layer], Layer] = lambda layer: layer) -> Bench:
+    def bench(self, dtype: str | None = None, wrap: Callable[[Layer], Layer] = lambda layer: layer) -> Bench:
         """A bench with a new instance of the layer, inside `wrap` of it."""
-        return Bench(wrap(self.original.clone()), self.shape, dtype=dtype, seed=self.seed)
+        return self.bench_of(wrap(self.original.clone()), dtype)
+
+    def bench_of(self, layer: Layer, dtype: str | None = None) -> Bench:
+        """A bench with this very layer."""
+        return Bench(layer, self.shape, dtype=dtype or self.dtype, seed=self.seed, device=self.device)
 
 
-def close(found: Result, expected: Result, what: str, tolerance: float = 1e-10) -> None:
+def close(found: Result, expected: Result, what: str, tolerance: float | None = None) -> None:
     """Raise Broken where two results differ by more than `tolerance` of the scale of the values.
+
+    None stands for rounding: 1e-10, or 1e-5 where the values are of float32.
 
     An array's scale is its largest value, and at least a twentieth of the largest value of all: a gradient that is zero
     but for rounding (that of a bias before BatchNorm) is as uncertain as the terms that cancel in it.
     """
+    if tolerance is None:
+        tolerance = 1e-5 if any(array.dtype == np.float32 for array in expected.values()) else 1e-10
     least = max(1e-3, 0.05 * max((float(np.abs(array).max(initial=0.0)) for array in expected.values()), default=0.0))
     for name, wanted in expected.items():
         if name not in found:

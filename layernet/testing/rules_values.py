@@ -78,7 +78,7 @@ def config_round_trip(subject: Subject) -> None:
     Bench(layer, subject.shape)
     if fingerprint(layer.arguments) != before:
         raise Broken("build changed a constructor argument")
-    first, second = subject.bench(), Bench(subject.bench().layer.clone(), subject.shape, seed=subject.seed)
+    first, second = subject.bench(), subject.bench_of(subject.bench().layer.clone())
     shapes = [{path: p.shape for path, p in bench.net.params().items()} for bench in (first, second)]
     if shapes[0] != shapes[1]:
         raise Broken(f"a clone has parameters {shapes[1]}, the layer has {shapes[0]}")

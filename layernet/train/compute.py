@@ -11,7 +11,7 @@ from layernet.config.experiment import ExperimentConfig
 from layernet.core.net import Net
 from layernet.core.summary import count_flops
 
-_SMALL = 10**8  # multiply-adds of a batch's forward
+_SMALL = {"numpy": 10**8, "numba": 2 * 10**7}  # multiply-adds of a batch's forward that one thread does as fast
 
 
 def device_for(config: ExperimentConfig) -> Device:
@@ -22,14 +22,14 @@ def device_for(config: ExperimentConfig) -> Device:
 def computing(config: ExperimentConfig, net: Net) -> AbstractContextManager[Any]:
     """Within it, kernels run on the config's threads, and nothing else does beside them."""
     threads = config.threads
-    if threads is None and is_small(config) and net.device.facts()["kernels"] == "numpy":
+    if threads is None and is_small(config, net.device.facts()["kernels"]):
         threads = 1  # several would wait for each other more than work
     return net.device.limited(threads)
 
 
-def is_small(config: ExperimentConfig) -> bool:
+def is_small(config: ExperimentConfig, kernels: str) -> bool:
     """Whether a batch is done before threads are up."""
-    return (count_flops(config.net.root) or 0) * config.data.batch_size < _SMALL
+    return (count_flops(config.net.root) or 0) * config.data.batch_size < _SMALL.get(kernels, 0)
 
 
 def facts(config: ExperimentConfig, net: Net) -> dict[str, Any]:
@@ -56,7 +56,12 @@ def differences(began: dict[str, Any], now: dict[str, Any]) -> str:
 def hint(config: ExperimentConfig, net: Net) -> str:
     """How a larger net would train faster here; empty where there is nothing to say."""
     facts = net.device.facts()
-    if config.kernels != "auto" or config.dtype != "float32" or facts["kernels"] != "numpy" or is_small(config):
+    if (
+        config.kernels != "auto"
+        or config.dtype != "float32"
+        or facts["kernels"] != "numpy"
+        or is_small(config, "numpy")
+    ):
         return ""
     return f"hint: it would train several times as fast with compiled kernels: {compiled.problem()}; {compiled.CURE}"
 

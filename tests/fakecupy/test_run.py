@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from layernet.backend.device import host
-from layernet.train.compute import Experiment
+from layernet.train.experiment import Experiment
 from tests import fakecupy
 from tests.fakecupy.device import fake_device
 
@@ -47,7 +47,7 @@ def test_a_config_trains_and_evaluates_as_on_the_cpu(tmp_path: Path, monkeypatch
     path.write_text(CONFIG)
     results: dict[str, dict[str, Any]] = {}
     devices = {"cpu": host(), "cuda:0": fake_device()}
-    for module in ("layernet.train.experiment", "layernet.backend.device"):
+    for module in ("layernet.train.compute", "layernet.backend.device"):
         monkeypatch.setattr(f"{module}.get_device", lambda name, *_, **__: devices[name])
     for device in devices:
         experiment = Experiment.load(path, {"device": device})

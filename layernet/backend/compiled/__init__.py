@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.metadata
-from functools import cache
 
 
-@cache
+@functools.cache
 def problem() -> str | None:
     """Why the compiled kernels cannot be used here; None where they can. Starts numba's threads."""
     try:

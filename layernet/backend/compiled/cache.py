@@ -34,7 +34,7 @@ def folder() -> Path:
     """
     for root in _roots():
         try:
-            path = root / "kernels" / _fingerprint()
+            path = root / "kernels" / fingerprint()
             path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
         except OSError:
@@ -57,7 +57,7 @@ def _roots() -> Iterator[Path]:
 def _temporary() -> Path:
     """A folder that outlives the process and is nobody else's: what lies in it will be run."""
     owner = os.getuid() if hasattr(os, "getuid") else 0
-    path = Path(tempfile.gettempdir()) / f"layernet-{owner}" / "kernels" / _fingerprint()
+    path = Path(tempfile.gettempdir()) / f"layernet-{owner}" / "kernels" / fingerprint()
     top = path.parents[1]
     try:
         top.mkdir(mode=0o700, exist_ok=True)
@@ -71,10 +71,10 @@ def _temporary() -> Path:
     return path
 
 
-def _fingerprint() -> str:
+def fingerprint(room: Path = Path(__file__).parent) -> str:
     """A digest of all that machine code follows from."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(room.glob("*.py")):
         digest.update(file.name.encode() + file.read_bytes())
     facts = (numba.__version__, llvmlite.__version__, sys.implementation.cache_tag, LANES, llvm.get_host_cpu_name())
     digest.update(repr(facts).encode())
