@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="kernels with this in their name")
-    parser.add_argument("--kernels", choices=("numba", "numpy"), help="default: the fastest there are")
+    parser.add_argument("--kernels", choices=("auto", "numba", "numpy"), default="auto")
     parser.add_argument("--threads", type=int, default=cores(), help="default: all cores, %(default)s")
     parser.add_argument("--seconds", type=float, default=0.3, help="for each kernel and pass (default: %(default)s)")
     parser.add_argument("--copy", type=int, default=256, metavar="MB", help="what is copied to measure bandwidth")
@@ -36,11 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[variable] = str(args.threads)  # before numpy and numba are imported, which read them
-    from bench.experiment import device, fastest
     from bench.kernels import all_cases
     from bench.limits import bandwidth, peak
 
-    kernels = args.kernels or fastest()
+    from layernet.backend.device import get_device
+    from layernet.errors import LayernetError
+
+    try:
+        device = get_device("cpu", args.kernels)
+    except LayernetError as error:
+        print(error, file=sys.stderr)
+        return 1
+    kernels = device.facts()["kernels"]
     flops, how = peak(5 * args.seconds)
     copied = bandwidth(args.copy, args.threads, 5 * args.seconds)
     print(described())
@@ -48,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"peak {flops / 1e9:.0f} GFLOP/s ({how}), bandwidth {copied / 1e9:.1f} GB/s (a copy of {args.copy} MB)\n")
     print(ROW.format("kernel", "pass", "median ms", "min ms", "GFLOP/s", "share", "GB/s", "share"))
     rows = []
-    for timed in all_cases(device(kernels), args.seconds, args.only):
+    for timed in all_cases(device, args.seconds, args.only):
         least = min(timed.times)
         rate = None if timed.flops is None else timed.flops / least
         moved = timed.bytes / least

@@ -32,8 +32,8 @@ from bench.machine import cores, described, machine
 NETS = ("mlp", "lenet", "cuda_convnet", "vgg", "resnet20", "resnet18")
 KINDS = ("train", "inference1", "inference128", "data", "start")
 CONFIGS = Path(__file__).with_name("bench")
-HEAD = f"{'net':<13}{'kind':<13}{'ratio':>6}{'(min)':>8}{'ours ms':>10}{'(min)':>10}{'theirs ms':>11}{'(min)':>10}"
-HEAD += f"{'ours MB':>9}{'theirs MB':>11}  their best"
+HEAD = f"{'net':<13}{'kind':<13}{'kernels':<8}{'ratio':>6}{'(min)':>8}"
+HEAD += f"{'ours ms':>10}{'(min)':>10}{'theirs ms':>11}{'(min)':>10}{'ours MB':>9}{'theirs MB':>11}  their best"
 
 Row = dict[str, Any]
 
@@ -66,10 +66,9 @@ class Bench:
     def start(self, ours: dict[str, Any]) -> Row:
         """Times to the first step, each of new processes that start in turn; and ours once without compiled kernels."""
         cold: Row = {}
-        with tempfile.TemporaryDirectory() as empty:
-            if self.kernels == "numba":
-                with Worker("layernet", ours, {"NUMBA_CACHE_DIR": empty}) as us:
-                    cold = {"ours_cold": 1e3 * us.first_step, "ours_cold_peak_mb": us.peak}
+        with tempfile.TemporaryDirectory() as empty, Worker("layernet", ours, {"NUMBA_CACHE_DIR": empty}) as us:
+            if us.facts["kernels"] == "numba":
+                cold = {"ours_cold": 1e3 * us.first_step, "ours_cold_peak_mb": us.peak}
         workers: dict[str, list[Worker]] = {}
         for _ in range(self.rounds + 1):  # the first one reads everything from disk
             with Worker("layernet", ours) as us:
@@ -118,14 +117,9 @@ class Bench:
     @staticmethod
     def head(ours: dict[str, Any], us: Worker, best: Worker) -> Row:
         """What identifies a row."""
-        facts = {"examples": us.facts["examples"], "parameters": us.facts["parameters"], "their_best": best.label}
-        return {
-            "net": ours["net"],
-            "kind": ours["kind"],
-            "kernels": ours["kernels"],
-            "threads": ours["threads"],
-            **facts,
-        }
+        row = {name: ours[name] for name in ("net", "kind", "threads")}
+        row |= {name: us.facts[name] for name in ("kernels", "examples", "parameters")}
+        return {**row, "their_best": best.label}
 
     @staticmethod
     def figures(typical: float, least: float, peak: float, side: str = "") -> Row:
@@ -137,7 +131,7 @@ class Bench:
 def shown(row: Row) -> str:
     """A line of the table."""
     line = (
-        f"{row['net']:<13}{row['kind']:<13}{row['ratio']:6.2f}{row['ratio_min']:8.2f}{row['ours']:10.2f}"
+        f"{row['net']:<13}{row['kind']:<13}{row['kernels']:<8}{row['ratio']:6.2f}{row['ratio_min']:8.2f}{row['ours']:10.2f}"
         f"{row['ours_min']:10.2f}{row['theirs']:11.2f}{row['theirs_min']:10.2f}{row['ours_peak_mb']:9.0f}"
         f"{row['theirs_peak_mb']:11.0f}  {row['their_best']}"
     )
@@ -154,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", default=",".join(NETS), help="default: %(default)s")
     parser.add_argument("--kinds", default="train", help=f"of {', '.join(KINDS)}, or all; default: %(default)s")
-    parser.add_argument("--kernels", choices=("numba", "numpy"), help="ours; default: the fastest there are")
+    parser.add_argument("--kernels", choices=("auto", "numba", "numpy"), default="auto", help="ours")
     parser.add_argument("--rounds", type=int, default=5, help="of each candidate, at least (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=cores(), help="of each candidate (default: all, %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write rows to a file: net, kind, ratio, ours, theirs, ...")
@@ -169,9 +163,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if find_spec("torch") is None:
         print("there is no torch to compare with: pip install torch", file=sys.stderr)
         return 1
-    bench = Bench(args.kernels or ("numba" if find_spec("numba") else "numpy"), args.rounds, args.threads)
+    bench = Bench(args.kernels, args.rounds, args.threads)
     print(described())
-    print(f"kernels: {bench.kernels}, threads: {bench.threads}\n{HEAD}", flush=True)
+    print(f"threads: {bench.threads}\n{HEAD}", flush=True)
     rows: list[Row] = []
     for kind in kinds:
         for net in nets:

@@ -1,6 +1,6 @@
 """Where a training step's time goes: by layer and pass, and loss, optimizer, waiting for data, the framework itself.
 
-    python scripts/profile_step.py CONFIG [--steps 40] [--set KEY=VALUE] [--kernels numba|numpy] [--json FILE]
+    python scripts/profile_step.py CONFIG [--steps 40] [--set KEY=VALUE] [--kernels numba] [--json FILE]
 
 Trains as `layernet train` would, without evaluation and without a run directory. scripts/bench/ has configs that need
 no data files.
@@ -15,12 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bench.experiment import KERNELS, computing, load
-
-from layernet.cli.common import add_config
+import layernet as ln
+from layernet.cli.common import add_compute, add_config, with_chosen
 from layernet.errors import LayernetError
+from layernet.train.compute import computing, facts, in_words
 from layernet.train.profile import Profile
 from layernet.train.trainer import Trainer
 
@@ -30,15 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config(parser)
     parser.add_argument("--steps", type=int, default=40, help="steps to time (default: %(default)s)")
-    parser.add_argument("--kernels", choices=KERNELS, default=None, help="default: the fastest there are")
+    add_compute(parser)
     parser.add_argument("--json", metavar="FILE", help="also write the figures to a file")
     args = parser.parse_args(argv)
     profile = Profile()
     try:
-        overrides = [*args.overrides, "train.epochs=null", f"train.steps={profile.skip + args.steps + 1}"]
-        experiment = load(args.config, args.kernels, overrides)
+        overrides = [*with_chosen(args), "train.epochs=null", f"train.steps={profile.skip + args.steps + 1}"]
+        experiment = ln.load(args.config, overrides)
         trainer = Trainer(experiment.config, experiment.net, {"train": experiment.loaders["train"]}, [profile])
-        with computing(experiment):
+        with computing(experiment.config, experiment.net):
             trainer.fit()
     except LayernetError as error:
         print(error, file=sys.stderr)
@@ -47,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if times is None:
         parser.error("--steps is too small: no step was timed")
     print(times.table())
-    print(f"the means of the {times.steps} fastest of {args.steps} steps, batch {experiment.config.data.batch_size}")
+    batch, kernels = experiment.config.data.batch_size, in_words(facts(experiment.config, experiment.net))
+    print(f"the means of the {times.steps} fastest of {args.steps} steps, batch {batch}, kernels {kernels}")
     if args.json:
         Path(args.json).write_text(json.dumps(dataclasses.asdict(times), indent=1) + "\n")
     return 0

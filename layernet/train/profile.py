@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from layernet.core.layer import Layer
+from layernet.core.net import Net
 from layernet.core.sequential import Sequential
 from layernet.layers.composite import Block
 from layernet.text import aligned
@@ -104,12 +106,12 @@ class Profile(Callback):
         self._steps: list[tuple[float, dict[_Key, float]]] = []
         self._layers: list[tuple[str, str]] = []
         watch.wrap(trainer, "train_step", ("", "framework"), outermost=True)
-        for path, layer in trainer.net.root.walk():
+        for layer in _running(trainer.net):
             only_runs_layers = type(layer).forward in (Sequential.forward, Block.forward)
             if not only_runs_layers:
-                self._layers.append((path, type(layer).__name__))
+                self._layers.append((layer.path, type(layer).__name__))
             for what in ("forward", "backward"):
-                watch.wrap(layer, what, ("", "framework") if only_runs_layers else (path, what))
+                watch.wrap(layer, what, ("", "framework") if only_runs_layers else (layer.path, what))
         for objective in trainer.config.objectives:
             for what in ("forward", "backward"):
                 watch.wrap(objective.loss, what, ("", "loss"))
@@ -151,7 +153,9 @@ class Profile(Callback):
             steps=len(steps),
             step=step,
             layers=[
-                LayerTime(path, kind, total[path, "forward"], total[path, "backward"]) for path, kind in self._layers
+                LayerTime(path, kind, total[path, "forward"], total[path, "backward"])
+                for path, kind in self._layers
+                if (path, "forward") in total
             ],
             loss=total["", "loss"],
             optimizer=total["", "optimizer"],
@@ -174,6 +178,12 @@ class Profile(Callback):
                     yield batch
 
         return waiting
+
+
+def _running(net: Net) -> Iterator[Layer]:
+    """Every layer that may be called, in order."""
+    for _, layer in net.root.walk():
+        yield layer
 
 
 class _Stopwatch:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 
 import numpy as np
+
+from layernet.backend import compiled
 
 
 def fastest(run: Callable[[], object], seconds: float) -> float:
@@ -23,7 +24,7 @@ def fastest(run: Callable[[], object], seconds: float) -> float:
 
 def peak(seconds: float) -> tuple[float, str]:
     """(FLOP/s, how it was measured): the register tile on cached data, else BLAS on a large matrix."""
-    if find_spec("numba"):
+    if compiled.problem() is None:
         from bench.tile import operations
 
         run, count = operations()

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.experiment import computing, load
+import layernet as ln
 from layernet.data.loader import Batch
+from layernet.train.compute import computing
 from layernet.train.trainer import Trainer
 
 
@@ -16,18 +17,19 @@ class Job:
     """Steps of one kind: `step()` does one, `facts` says on what."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self.experiment = load(spec["config"], spec["kernels"])
+        self.experiment = ln.load(spec["config"], {"kernels": spec["kernels"]})
         config, self.net = self.experiment.config, self.experiment.net
         augmented = any(type(t).__name__.startswith("Random") for t in config.data.transforms["train"])
         batch = {"inference1": 1, "inference128": 128}.get(spec["kind"], config.data.batch_size)
         self.facts = {
+            "kernels": self.net.device.facts()["kernels"],
             "parameters": self.net.size,
             "input": self.net.input_shape,
             "examples": batch,
             "augmented": augmented,
             "output": self.net.output_shape,
         }
-        self.limits = computing(self.experiment)
+        self.limits = computing(config, self.net)
         self.limits.__enter__()  # for the rest of the process, as training does for its length
         rng = np.random.default_rng(0)
         self.x = rng.random((batch, *self.net.input_shape), dtype=np.float32)

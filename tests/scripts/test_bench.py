@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from layernet.backend.device import host
 from layernet.config.experiment import load_config
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -74,6 +75,7 @@ def test_a_table_has_every_figure_in_its_column(module: Any) -> None:
     row = {
         "net": "vgg",
         "kind": "data",
+        "kernels": "numpy",
         "their_best": "nchw",
         "examples": 10,
         "ratio": 0.5,
@@ -81,7 +83,19 @@ def test_a_table_has_every_figure_in_its_column(module: Any) -> None:
         **figures,
     }
     shown = script.shown(row)
-    assert shown.split()[:10] == ["vgg", "data", "0.50", "0.50", "250.00", "200.00", "500.00", "400.00", "100", "200"]
+    assert shown.split()[:11] == [
+        "vgg",
+        "data",
+        "numpy",
+        "0.50",
+        "0.50",
+        "250.00",
+        "200.00",
+        "500.00",
+        "400.00",
+        "100",
+        "200",
+    ]
     assert "40 and 20 images/s" in shown
 
 
@@ -166,7 +180,7 @@ def test_bench_kernels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["batch norm 64x8x8x256", "cross entropy 128x10", "SGD with momentum 1 M", "conv l2"])
 def test_every_family_of_kernels_can_be_timed(module: Any, name: str) -> None:
     kernels = module("kernels")
-    found = list(kernels.all_cases(module("experiment").device("numpy"), 0.001, name))
+    found = list(kernels.all_cases(host(), 0.001, name))
     assert found
     for timed in found:
         assert len(timed.times) >= 5

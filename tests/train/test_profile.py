@@ -77,7 +77,12 @@ def test_training_is_the_same_and_nothing_stays() -> None:
     plain, _ = trained(None)
     for path, value in plain.net.state_dict().items():
         np.testing.assert_array_equal(experiment.net.state_dict()[path], value)
-    seen: list[Any] = [trainer, trainer.optimizer, trainer.loaders["train"], *trainer.meter.metrics]
+    seen: list[Any] = [
+        trainer,
+        trainer.optimizer,
+        trainer.loaders["train"],
+        *(measure.metric for measure in trainer.meter.measures),
+    ]
     seen += [layer for _, layer in experiment.net.root.walk()]
     seen += [objective.loss for objective in experiment.config.objectives]
     for thing in seen:
