@@ -9,6 +9,7 @@ import numpy as np
 from layernet.backend import Array
 from layernet.backend.compiled import direct, elementwise, norm, winograd
 from layernet.backend.compiled.activation import CompiledActivationOps
+from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.pool import CompiledPoolOps
 from layernet.backend.compiled.rows import CompiledRowOps
@@ -16,7 +17,14 @@ from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.window import Window
 
 
-class CompiledOps(CompiledPoolOps, CompiledOptimizerOps, CompiledActivationOps, CompiledRowOps, NumpyOps):
+class CompiledOps(
+    CompiledPoolOps,
+    CompiledOptimizerOps,
+    CompiledActivationOps,
+    CompiledRowOps,
+    CompiledLocalNormOps,
+    NumpyOps,
+):
     """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""
 
     def __init__(self, precise: bool = False) -> None:
