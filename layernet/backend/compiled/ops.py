@@ -9,6 +9,7 @@ import numpy as np
 from layernet.backend import Array
 from layernet.backend.compiled import direct, elementwise, norm, winograd
 from layernet.backend.compiled.activation import CompiledActivationOps
+from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
 from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.pool import CompiledPoolOps
@@ -23,6 +24,7 @@ class CompiledOps(
     CompiledActivationOps,
     CompiledRowOps,
     CompiledLocalNormOps,
+    CompiledDepthwiseOps,
     NumpyOps,
 ):
     """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""
