@@ -8,14 +8,27 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled import direct, direct_gradient, elementwise, norm, product, winograd, winograd_gradient
+from layernet.backend.compiled.activation import CompiledActivationOps
+from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
+from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.pool import CompiledPoolOps
+from layernet.backend.compiled.rows import CompiledRowOps
 from layernet.backend.compiled.threads import ThreadedOps
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.window import Window
 
 
-class CompiledOps(ThreadedOps, CompiledPoolOps, CompiledOptimizerOps, NumpyOps):
+class CompiledOps(
+    ThreadedOps,
+    CompiledPoolOps,
+    CompiledOptimizerOps,
+    CompiledActivationOps,
+    CompiledRowOps,
+    CompiledLocalNormOps,
+    CompiledDepthwiseOps,
+    NumpyOps,
+):
     """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""
 
     def __init__(self, precise: bool = False) -> None:

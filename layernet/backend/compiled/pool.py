@@ -42,7 +42,8 @@ class _Covers(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _geometry(window: Window, size: Pair) -> tuple[_Places, _Places, _Covers, _Covers]:
+def geometry(window: Window, size: Pair) -> tuple[_Places, _Places, _Covers, _Covers]:
+    """Rows of places, columns of places, and what covers the rows and columns of pixels."""
     out = window.out_size(size)
     places: list[_Places] = []
     covers: list[_Covers] = []
@@ -211,7 +212,7 @@ def _average_gradient(arguments, task):
 def maximum(x: Array, window: Window, keep: bool = True) -> tuple[Array, Array]:
     """(y, the winning tap of each place, its rows of channels padded to whole vectors; empty where not kept)."""
     n, height, width, channels = x.shape
-    rows, columns, _, _ = _geometry(window, (height, width))
+    rows, columns, _, _ = geometry(window, (height, width))
     y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
     pitch = -(-channels // LANES) * LANES
     winners = np.empty((*y.shape[:3], pitch) if keep else 0, dtype=np.uint8)
@@ -224,7 +225,7 @@ def maximum(x: Array, window: Window, keep: bool = True) -> tuple[Array, Array]:
 
 def maximum_gradient(dy: Array, winners: Array, shape: Shape, window: Window) -> Array:
     n, height, width, channels = shape
-    _, _, rows, columns = _geometry(window, (height, width))
+    _, _, rows, columns = geometry(window, (height, width))
     dx = np.empty(shape, dtype=np.float32)
     launch(
         _maximum_gradient, dy, winners, winners.shape[3], n, height, width, channels, *dy.shape[1:3],
@@ -236,7 +237,7 @@ def maximum_gradient(dy: Array, winners: Array, shape: Shape, window: Window) ->
 def average(x: Array, window: Window, shares: Array) -> Array:
     """The sum over each window times its place's share (rows of places, columns of places)."""
     n, height, width, channels = x.shape
-    rows, columns, _, _ = _geometry(window, (height, width))
+    rows, columns, _, _ = geometry(window, (height, width))
     y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
     launch(
         _average, x, n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
@@ -247,7 +248,7 @@ def average(x: Array, window: Window, shares: Array) -> Array:
 
 def average_gradient(dy: Array, shape: Shape, window: Window, shares: Array) -> Array:
     n, height, width, channels = shape
-    _, _, rows, columns = _geometry(window, (height, width))
+    _, _, rows, columns = geometry(window, (height, width))
     dx = np.empty(shape, dtype=np.float32)
     launch(
         _average_gradient, dy, n, height, width, channels, *dy.shape[1:3], *rows[:2],

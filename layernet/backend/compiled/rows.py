@@ -1,0 +1,287 @@
+"""Kernels that go row by row, a row being the last axis: softmax, cross-entropy, layer norm, RMS norm.
+
+A row is read two or three times, but from memory once: it stays in the cache.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from layernet.backend import Array
+from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.lanes import first_or, largest
+from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.norm import BLOCK
+from layernet.backend.compiled.simd import (
+    LANES,
+    fma,
+    load_first,
+    load_float,
+    load_int,
+    maximum,
+    splat,
+    store_first,
+    store_float,
+    total,
+)
+from layernet.backend.compiled.vecmath import exp
+from layernet.backend.reference.activation import ActivationOps
+from layernet.backend.reference.loss import LossOps
+from layernet.backend.reference.norm import NormOps
+
+_MINUS_INFINITY, _ZERO, _ONE = np.float32(-np.inf), np.float32(0), np.float32(1)
+_NAN = np.float32(np.nan)
+
+
+@Kernel
+def _softmax(arguments, task):
+    """y = exp(x - max x) / sum of that."""
+    (x, rows, size, y, tasks) = unpack(arguments, 5)
+    first, last = split(rows, task, tasks)
+    zero, lowest = splat(_ZERO), splat(_MINUS_INFINITY)
+    for row in range(first, last):
+        source, target = x + row * size * 4, y + row * size * 4
+        top = lowest
+        for c in range(0, size, LANES):
+            top = maximum(top, first_or(size - c, load_first(source + c * 4, size - c), lowest))
+        highest, mass = splat(largest(top)), zero
+        for c in range(0, size, LANES):
+            e = exp(load_first(source + c * 4, size - c) - highest)
+            store_first(target + c * 4, e, size - c)
+            mass = mass + first_or(size - c, e, zero)
+        share = splat(_ONE / total(mass))
+        for c in range(0, size, LANES):
+            store_first(target + c * 4, load_first(target + c * 4, size - c) * share, size - c)
+
+
+@Kernel
+def _softmax_gradient(arguments, task):
+    """dx = y (dy - sum of dy y)"""
+    (dy, y, rows, size, dx, tasks) = unpack(arguments, 6)
+    first, last = split(rows, task, tasks)
+    for row in range(first, last):
+        at = row * size * 4
+        dot = splat(_ZERO)
+        for c in range(0, size, LANES):
+            dot = fma(load_first(dy + at + c * 4, size - c), load_first(y + at + c * 4, size - c), dot)
+        whole = splat(total(dot))
+        for c in range(0, size, LANES):
+            to = at + c * 4
+            value = load_first(y + to, size - c) * (load_first(dy + to, size - c) - whole)
+            store_first(dx + to, value, size - c)
+
+
+@Kernel
+def _cross_entropy(arguments, task):
+    """losses = log sum exp(z) - z_label and dz = softmax(z) - [c = label]; 0 for the label to ignore, NaN for none."""
+    (z, labels, rows, size, ignores, ignored, losses, weights, dz, tasks) = unpack(arguments, 10)
+    first, last = split(rows, task, tasks)
+    zero, lowest = splat(_ZERO), splat(_MINUS_INFINITY)
+    for row in range(first, last):
+        source, target = z + row * size * 4, dz + row * size * 4
+        label = load_int(labels + row * 8)
+        if ignores and label == ignored:
+            store_float(losses + row * 4, _ZERO)
+            store_float(weights + row * 4, _ZERO)
+            for c in range(0, size, LANES):
+                store_first(target + c * 4, zero, size - c)
+            continue
+        if label < 0 or label >= size:
+            store_float(losses + row * 4, _NAN)
+            store_float(weights + row * 4, _NAN)
+            for c in range(0, size, LANES):
+                store_first(target + c * 4, splat(_NAN), size - c)
+            continue
+        top = lowest
+        for c in range(0, size, LANES):
+            top = maximum(top, first_or(size - c, load_first(source + c * 4, size - c), lowest))
+        peak = largest(top)
+        highest, mass = splat(peak), zero
+        for c in range(0, size, LANES):
+            e = exp(load_first(source + c * 4, size - c) - highest)
+            store_first(target + c * 4, e, size - c)
+            mass = mass + first_or(size - c, e, zero)
+        whole = total(mass)
+        store_float(losses + row * 4, np.float32(math.log(whole)) - (load_float(source + label * 4) - peak))
+        store_float(weights + row * 4, _ONE)
+        share = splat(_ONE / whole)
+        for c in range(0, size, LANES):
+            store_first(target + c * 4, load_first(target + c * 4, size - c) * share, size - c)
+        store_float(target + label * 4, load_float(target + label * 4) - _ONE)
+
+
+@Kernel
+def _normalise(arguments, task):
+    """y = (x - mean) rstd weight + bias, a row at a time; RMS norm leaves the mean at 0."""
+    (x, rows, size, centred, weight, bias, eps, means, rstds, y, tasks) = unpack(arguments, 11)
+    first, last = split(rows, task, tasks)
+    zero, count, least = splat(_ZERO), np.float32(size), load_float(eps)
+    for row in range(first, last):
+        at = x + row * size * 4
+        mean = _ZERO
+        if centred:
+            part = zero
+            for c in range(0, size, LANES):
+                part = part + load_first(at + c * 4, size - c)
+            mean = total(part) / count
+        middle, squares = splat(mean), zero
+        for c in range(0, size, LANES):
+            a = first_or(size - c, load_first(at + c * 4, size - c) - middle, zero)
+            squares = fma(a, a, squares)
+        rstd = _ONE / np.sqrt(total(squares) / count + least)
+        factor = splat(rstd)
+        store_float(means + row * 4, mean)
+        store_float(rstds + row * 4, rstd)
+        for c in range(0, size, LANES):
+            a = (load_first(at + c * 4, size - c) - middle) * factor
+            if weight:
+                a = a * load_first(weight + c * 4, size - c)
+            if bias:
+                a = a + load_first(bias + c * 4, size - c)
+            store_first(y + (row * size + c) * 4, a, size - c)
+
+
+@Kernel
+def _normalise_gradient(arguments, task):
+    """dx = rstd (g - mean g - xhat mean(g xhat)), g = dy weight; per task the sums of dy xhat and of dy."""
+    (x, dy, rows, size, centred, weight, means, rstds, dx, sums, parts, tasks) = unpack(arguments, 12)
+    first, last = split(rows, task, tasks)
+    zero, count = splat(_ZERO), np.float32(size)
+    own, part = sums + task * size * 8, parts + task * size * 8
+    for begin in range(first, last, BLOCK):
+        end = min(begin + BLOCK, last)
+        for c in range(0, size, LANES):
+            store_first(part + c * 4, zero, size - c)
+            store_first(part + (size + c) * 4, zero, size - c)
+        for row in range(begin, end):
+            at = row * size * 4
+            middle, factor = splat(load_float(means + row * 4)), splat(load_float(rstds + row * 4))
+            g_sum, g_dot = zero, zero
+            for c in range(0, size, LANES):
+                left = size - c
+                d = load_first(dy + at + c * 4, left)
+                xhat = (load_first(x + at + c * 4, left) - middle) * factor
+                to = part + c * 4
+                store_first(to, fma(d, xhat, load_first(to, left)), left)
+                store_first(to + size * 4, load_first(to + size * 4, left) + d, left)
+                g = d
+                if weight:
+                    g = d * load_first(weight + c * 4, left)
+                g_sum, g_dot = g_sum + g, fma(g, xhat, g_dot)
+            if dx:
+                mean_g = splat(total(g_sum) / count) if centred else zero
+                mean_dot = splat(total(g_dot) / count)
+                for c in range(0, size, LANES):
+                    left = size - c
+                    g = load_first(dy + at + c * 4, left)
+                    if weight:
+                        g = g * load_first(weight + c * 4, left)
+                    xhat = (load_first(x + at + c * 4, left) - middle) * factor
+                    store_first(dx + at + c * 4, factor * (g - mean_g - xhat * mean_dot), left)
+        for c in range(0, 2 * size, LANES):
+            left = 2 * size - c
+            store_first(own + c * 4, load_first(own + c * 4, left) + load_first(part + c * 4, left), left)
+
+
+class _Rows(NamedTuple):
+    """What a norm of rows keeps: its input, each row's mean and 1 / deviation."""
+
+    x: Array
+    means: Array
+    rstds: Array
+    weight: Array | None
+    centred: bool
+
+
+def _count(x: Array) -> int:
+    return x.size // x.shape[-1]
+
+
+def normalise(x: Array, weight: Array | None, bias: Array | None, eps: float, centred: bool) -> tuple[Array, _Rows]:
+    rows, size = _count(x), x.shape[-1]
+    means, rstds = np.empty((2, rows), dtype=np.float32)
+    y = np.empty_like(x)
+    least = np.array([eps], dtype=np.float32)
+    launch(_normalise, x, rows, size, int(centred), weight, bias, least, means, rstds, y, threads())
+    return y, _Rows(x, means, rstds, weight, centred)
+
+
+def normalise_gradient(dy: Array, res: _Rows, need_dx: bool) -> tuple[Array | None, Array, Array]:
+    rows, size = _count(dy), dy.shape[-1]
+    dy = np.ascontiguousarray(dy)
+    dx = np.empty_like(dy) if need_dx else None
+    sums, parts = np.zeros((2, threads(), 2, size), dtype=np.float32)
+    launch(
+        _normalise_gradient, res.x, dy, rows, size, int(res.centred), res.weight, res.means, res.rstds, dx, sums, parts,
+        threads(),
+    )  # fmt: skip
+    dw, db = sums.sum(axis=0)
+    return dx, dw, db
+
+
+class CompiledRowOps(ActivationOps, NormOps, LossOps):
+    def softmax(self, x: Array) -> tuple[Array, Any]:
+        if not takes(x):
+            return super().softmax(x)
+        y = np.empty_like(x)
+        launch(_softmax, x, _count(x), x.shape[-1], y, threads())
+        return y, y
+
+    def softmax_backward(self, dy: Array, res: Any) -> Array:
+        if not takes(res) or dy.dtype != np.float32:
+            return super().softmax_backward(dy, res)
+        dy = np.ascontiguousarray(dy)
+        dx = np.empty_like(dy)
+        launch(_softmax_gradient, dy, res, _count(dy), dy.shape[-1], dx, threads())
+        return dx
+
+    def cross_entropy(
+        self,
+        z: Array,
+        labels: Array,
+        *,
+        weight: Array | None = None,
+        smoothing: float = 0.0,
+        ignore_index: int | None = None,
+    ) -> tuple[tuple[Array, Array], Any]:
+        if weight is not None or smoothing or not takes(z) or labels.dtype != np.int64:
+            return super().cross_entropy(z, labels, weight=weight, smoothing=smoothing, ignore_index=ignore_index)
+        rows, size = z.shape
+        losses, weights = np.empty((2, rows), dtype=np.float32)
+        dz = np.empty_like(z)
+        ignores = ignore_index is not None
+        launch(
+            _cross_entropy, z, np.ascontiguousarray(labels), rows, size, int(ignores), ignore_index or 0, losses,
+            weights, dz, threads(),
+        )  # fmt: skip
+        return (losses, weights), dz
+
+    def cross_entropy_backward(self, res: Any) -> Array:
+        return super().cross_entropy_backward(res) if isinstance(res, tuple) else res
+
+    def layer_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Any]:
+        if not takes(x, weight, bias):
+            return super().layer_norm(x, weight, bias, eps)
+        return normalise(x, weight, bias, eps, True)
+
+    def layer_norm_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        if not isinstance(res, _Rows) or dy.dtype != np.float32:
+            return super().layer_norm_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        return normalise_gradient(dy, res, need_dx)
+
+    def rms_norm(self, x: Array, weight: Array | None, eps: float) -> tuple[Array, Any]:
+        if not takes(x, weight):
+            return super().rms_norm(x, weight, eps)
+        return normalise(x, weight, None, eps, False)
+
+    def rms_norm_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True
+    ) -> tuple[Array | None, Array | None]:
+        if not isinstance(res, _Rows) or dy.dtype != np.float32:
+            return super().rms_norm_backward(dy, res, need_dx=need_dx, need_dw=need_dw)
+        return normalise_gradient(dy, res, need_dx)[:2]

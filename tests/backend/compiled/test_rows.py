@@ -1,0 +1,108 @@
+"""The compiled kernels of rows against the reference in float64, on random shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("numba")
+
+from layernet.backend.compiled.ops import CompiledOps
+from layernet.backend.ops import Ops
+
+COMPILED, REFERENCE = CompiledOps(), Ops(np)
+shapes = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 70))
+seeds = st.integers(0, 2**32 - 1)
+close = {"rtol": 0, "atol": 2e-5}
+
+
+def draw(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+@settings(max_examples=80, deadline=None)
+@given(shapes, seeds, st.sampled_from([1, 30]))
+def test_softmax(shape, seed, scale):
+    rng = np.random.default_rng(seed)
+    x, dy = scale * draw(rng, *shape), draw(rng, *shape)
+    y, res = COMPILED.softmax(x)
+    exact, exact_res = REFERENCE.softmax(x.astype(np.float64))
+    # beside exp's own error, that of x - max x, absolute, is one of the value, relative
+    rtol = 1e-6 + 2.0**-24 * np.ptp(x)
+    np.testing.assert_allclose(y, exact, rtol=rtol, atol=1e-37)
+    np.testing.assert_allclose(y.sum(axis=-1), 1, rtol=1e-5)
+    exact = REFERENCE.softmax_backward(dy.astype(np.float64), exact_res)
+    np.testing.assert_allclose(COMPILED.softmax_backward(dy, res), exact, rtol=0, atol=2e-6)
+
+
+def test_softmax_of_classes_masked_out():
+    x = np.full((2, 21), -np.inf, dtype=np.float32)
+    x[:, 18] = [5, -1e30]
+    np.testing.assert_array_equal(COMPILED.softmax(x)[0], np.eye(21)[[18, 18]])
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 70), seeds, st.sampled_from([None, -100, 0]))
+def test_cross_entropy(rows, classes, seed, ignore_index):
+    rng = np.random.default_rng(seed)
+    z, labels = 5 * draw(rng, rows, classes), rng.integers(-1, classes + 1, rows)
+    if ignore_index == -100:
+        labels[0] = -100
+    (losses, weights), res = COMPILED.cross_entropy(z, labels, ignore_index=ignore_index)
+    (exact, exact_weights), exact_res = REFERENCE.cross_entropy(z.astype(np.float64), labels, ignore_index=ignore_index)
+    np.testing.assert_allclose(losses, exact, rtol=2e-6, atol=2e-6)
+    np.testing.assert_array_equal(weights, exact_weights)
+    np.testing.assert_allclose(
+        COMPILED.cross_entropy_backward(res), REFERENCE.cross_entropy_backward(exact_res), rtol=0, atol=1e-6
+    )
+
+
+def test_cross_entropy_with_weights_is_the_references():
+    rng = np.random.default_rng(0)
+    z, labels, weight = draw(rng, 4, 5), rng.integers(0, 5, 4), rng.random(5).astype(np.float32)
+    (losses, _), res = COMPILED.cross_entropy(z, labels, weight=weight, smoothing=0.1)
+    (exact, _), exact_res = REFERENCE.cross_entropy(z, labels, weight=weight, smoothing=0.1)
+    np.testing.assert_array_equal(losses, exact)
+    np.testing.assert_array_equal(COMPILED.cross_entropy_backward(res), REFERENCE.cross_entropy_backward(exact_res))
+
+
+@settings(max_examples=80, deadline=None)
+@given(shapes, seeds, st.booleans(), st.booleans(), st.sampled_from([0, 100]))
+def test_layer_norm(shape, seed, scaled, shifted, mean):
+    rng = np.random.default_rng(seed)
+    x, dy = draw(rng, *shape) + mean, draw(rng, *shape)
+    weight, bias = (draw(rng, shape[-1]) if wanted else None for wanted in (scaled, shifted))
+    y, res = COMPILED.layer_norm(x, weight, bias, 1e-2)
+    exact, exact_res = REFERENCE.layer_norm(x.astype(np.float64), weight, bias, 1e-2)
+    # the mean's rounding, over the least deviation
+    allowed = {"rtol": 0, "atol": 3e-5 if mean == 0 else 3e-3}
+    np.testing.assert_allclose(y, exact, **allowed)
+    exact_parts = REFERENCE.layer_norm_backward(dy.astype(np.float64), exact_res)
+    for part, wanted in zip(COMPILED.layer_norm_backward(dy, res), exact_parts, strict=True):
+        np.testing.assert_allclose(part, wanted, rtol=0, atol=10 * allowed["atol"])
+
+
+@settings(max_examples=80, deadline=None)
+@given(shapes, seeds, st.booleans())
+def test_rms_norm(shape, seed, scaled):
+    rng = np.random.default_rng(seed)
+    x, dy = draw(rng, *shape), draw(rng, *shape)
+    weight = draw(rng, shape[-1]) if scaled else None
+    y, res = COMPILED.rms_norm(x, weight, 1e-2)
+    exact, exact_res = REFERENCE.rms_norm(x.astype(np.float64), weight, 1e-2)
+    np.testing.assert_allclose(y, exact, **close)
+    exact_parts = REFERENCE.rms_norm_backward(dy.astype(np.float64), exact_res)
+    for part, wanted in zip(COMPILED.rms_norm_backward(dy, res), exact_parts, strict=True):
+        np.testing.assert_allclose(part, wanted, rtol=0, atol=1e-4)
+
+
+def test_sums_over_many_rows_keep_their_digits():
+    rng = np.random.default_rng(0)
+    x, dy = draw(rng, 100_000, 16), 1 + draw(rng, 100_000, 16)
+    _, res = COMPILED.layer_norm(x, None, None, 1e-5)
+    _, dw, db = COMPILED.layer_norm_backward(dy, res)
+    np.testing.assert_allclose(db, dy.sum(axis=0, dtype=np.float64), rtol=2e-6)
+    xhat = REFERENCE.layer_norm(x.astype(np.float64), None, None, 1e-5)[0]
+    np.testing.assert_allclose(dw, (xhat * dy).sum(axis=0), rtol=0, atol=0.02)
