@@ -19,7 +19,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bench.machine import cores, described, machine
+from bench.machine import cores, described, machine, with_threads
 
 ROW = "{:<46}{:<9}{:>10}{:>10}{:>9}{:>8}{:>8}{:>8}"
 
@@ -34,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--copy", type=int, default=256, metavar="MB", help="what is copied to measure bandwidth")
     parser.add_argument("--json", metavar="FILE", help="also write the figures to a file")
     args = parser.parse_args(argv)
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[variable] = str(args.threads)  # before numpy and numba are imported, which read them
+    os.environ.update(with_threads(args.threads))  # before numpy and numba are imported
     from bench.kernels import all_cases
     from bench.limits import bandwidth, peak
 

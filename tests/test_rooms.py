@@ -19,7 +19,7 @@ for _room in ("layers", "losses", "metrics", "optim", "data"):
     BELOW[_room] = {"core"} | BELOW["core"]
 BELOW["objectives"] = {"losses", "metrics"} | BELOW["metrics"]
 BELOW["config"] = {"layers", "losses", "metrics", "optim", "data"} | BELOW["layers"]
-BELOW["train"] = {"config", "objectives"} | BELOW["config"]
+BELOW["train"] = {"config", "objectives", "text"} | BELOW["config"]
 BELOW["testing"] = {"config", "objectives", "text"} | BELOW["config"]
 BELOW["report"] = {"train", "testing"} | BELOW["train"] | BELOW["testing"]
 BELOW["cli"] = {"report"} | BELOW["report"]

@@ -13,13 +13,13 @@ from statistics import median
 from types import TracebackType
 from typing import Any, Self
 
+from bench.machine import with_threads
+
 ROUND = 0.3
 """Seconds of steps in a round."""
 
 AGREEMENT = 0.15
 """How far the ratios of medians and of minima may differ before more rounds are run."""
-
-_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class WorkerFailed(Exception):
@@ -35,14 +35,13 @@ class Worker:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        threads = dict.fromkeys(_VARIABLES, str(self.spec["threads"]))
         begin = time.perf_counter()
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("worker.py")), json.dumps(self.spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **threads, **self.environment},
+            env={**os.environ, **with_threads(self.spec["threads"]), **self.environment},
         )
         answer = self._answer()
         self.first_step = time.perf_counter() - begin

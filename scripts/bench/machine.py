@@ -9,6 +9,13 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def with_threads(count: int) -> dict[str, str]:
+    """The environment of a process in which every library has so many threads. They read it when they are imported."""
+    return dict.fromkeys(_THREADS, str(count))
+
 
 def cores() -> int:
     """The cores that this process may use: two processors that share one count once, as for PyTorch."""

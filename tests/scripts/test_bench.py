@@ -187,6 +187,22 @@ def test_every_family_of_kernels_can_be_timed(module: Any, name: str) -> None:
         assert all(seconds > 0 for seconds in timed.times)
 
 
+def test_a_cliff_is_far_below_both_neighbours(module: Any) -> None:
+    cliffs = importlib.import_module("bench_sizes").cliffs
+    assert cliffs([4, 9, 4, 9, 30, 11, 20]) == [False, False, True, False, False, False, False]
+    assert cliffs([1.0, 9.0]) == [False, False]
+
+
+def test_bench_sizes(tmp_path: Path) -> None:
+    file = tmp_path / "sizes.json"
+    options = ["--largest", "4", "--seconds", "0", "--threads", "1", "--kernels", "numpy", "--json", str(file)]
+    run("bench_sizes.py", "--axes", "channels", *options)
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["batch"], row["image"], row["channels"]) for row in rows] == [(16, 16, 3), (16, 16, 4)]
+    multiply_adds = 16 * (16 * 16 * 9 * 3 * 3 + 3 * 10)
+    assert rows[0]["gflops"] == pytest.approx(6 * multiply_adds / rows[0]["min_ms"] / 1e6)
+
+
 def test_profile_step(tmp_path: Path) -> None:
     file = tmp_path / "step.json"
     config = str(SCRIPTS / "bench" / "tiny.yaml")
