@@ -7,6 +7,7 @@ product over them needs no matrix of windows: the tile is told where its rows be
 from __future__ import annotations
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,7 +16,7 @@ from layernet.backend import Array
 from layernet.backend.compiled.columns import add_columns, columns_of, is_small
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.pack import transpose
-from layernet.backend.compiled.product import linear, linear_input_gradient, pitch_of, row_table, rows_times
+from layernet.backend.compiled.product import linear, linear_input_gradient, offsets, pitch_of, rows_times
 from layernet.backend.compiled.simd import (
     LANES,
     NARROW_ROWS,
@@ -100,9 +101,8 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
         rows_times(x.reshape(-1, ins), b, pitch, bias, out.reshape(-1, outs), relu)
         return
     padded_height, padded_width = height + top + bottom, width + left + after
-    at = np.arange(out_height)[:, None] * down * padded_width + np.arange(out_width) * right
-    a_rows = row_table(at * ins * 4)
-    c_rows = row_table(np.arange(out_height * out_width) * outs * 4)
+    a_rows = offsets(out_height, down * padded_width * ins * 4, out_width, right * ins * 4)
+    c_rows = offsets(out_height * out_width, outs * 4)
     slab = -(-padded_height * padded_width * ins * 4 // 64) * 64 + 256
     launch(
         _convolve, x, b, out, bias, int(relu), n, height, width, ins,
@@ -144,42 +144,49 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
         dx[...] = 0
     if not rows or not columns:
         return
-    top, bottom = (max(0, *(phase[k] for phase in rows)) for k in (4, 5))
-    left, after = (max(0, *(phase[k] for phase in columns)) for k in (4, 5))
-    padded_height, padded_width = out_height + top + bottom, out_width + left + after
+    top, bottom = max(row.before for row in rows), max(row.after for row in rows)
+    left, right_border = max(column.before for column in columns), max(column.after for column in columns)
+    padded_height, padded_width = out_height + top + bottom, out_width + left + right_border
     slab = -(-padded_height * padded_width * outs * 4 // 64) * 64 + 256
     pitch = pitch_of(ins)
     (down, right), (kh, kw) = window.stride, window.kernel
-    for (h, row_taps, e, hs, _, _), (w, column_taps, g, ws, _, _) in product(rows, columns):
+    for row, column in product(rows, columns):
         # taps backwards, so that dy is read forwards
-        taps = np.array([(i * kw + j) * ins * 4 for i in row_taps for j in column_taps], dtype=np.int64)
+        taps = np.array([(i * kw + j) * ins * 4 for i in row.taps for j in column.taps], dtype=np.int64)
         b = scratch("transposed", len(taps) * outs * pitch * 4)
         launch(_pack_taps, weight, outs, kh * kw * ins * 4, ins, taps, len(taps), b, pitch, threads())
-        at = (np.arange(hs)[:, None] + e + top) * padded_width + (np.arange(ws) + g + left)
-        to = (np.arange(hs)[:, None] * down + h) * width + np.arange(ws) * right + w
-        a_rows, c_rows = row_table(at * outs * 4), row_table(to * ins * 4)
+        start = ((row.start + top) * padded_width + column.start + left) * outs * 4
+        a_rows = offsets(row.places, padded_width * outs * 4, column.places, outs * 4, start)
+        target = (row.first * width + column.first) * ins * 4
+        c_rows = offsets(row.places, down * width * ins * 4, column.places, right * ins * 4, target)
         launch(
-            _convolve, dy, b, dx, 0, 0, n, out_height, out_width, outs,
-            top, left, padded_height, padded_width, 0, a_rows, c_rows, hs * ws,
-            len(row_taps), len(column_taps) * outs, pitch * 4, height * width * ins * 4, 0, ins,
-            scratch("convolve", threads() * slab), slab, threads(),
+            _convolve, dy, b, dx, 0, 0, n, out_height, out_width, outs, top, left, padded_height, padded_width, 0,
+            a_rows, c_rows, row.places * column.places, len(row.taps), len(column.taps) * outs, pitch * 4,
+            height * width * ins * 4, 0, ins, scratch("convolve", threads() * slab), slab, threads(),
         )  # fmt: skip
 
 
-def _phases(window: Window, axis: int, size: int, out_size: int) -> list[tuple[int, list[int], int, int, int, int]]:
-    """Along an axis, for each h mod s with taps: (h, taps backwards, first row of dy, places, border before, after).
+class _Phase(NamedTuple):
+    """Along an axis, the pixels of dx that are `first`, `first` + stride, ...: which taps they see, and of what."""
 
-    With i = i0 + s t for t < count, the rows of dy are u + e - t for h = s u + phase.
-    """
+    first: int
+    taps: list[int]  # backwards
+    start: int  # the row of dy under the first of these taps at the first of these pixels
+    places: int
+    before: int  # rows of zeros that dy needs before it, and after it
+    after: int
+
+
+def _phases(window: Window, axis: int, size: int, out_size: int) -> list[_Phase]:
+    """Those that see any tap. With i = i0 + s t for t < count, the rows of dy are u + e - t for h = s u + first."""
     stride, before, kernel = window.stride[axis], window.padding[axis][0], window.kernel[axis]
     phases = []
-    for phase in range(min(stride, size)):
-        first_tap = (phase + before) % stride
+    for first in range(min(stride, size)):
+        first_tap = (first + before) % stride
         taps = list(range(first_tap, kernel, stride))
-        if not taps:
-            continue
-        e = (phase + before - first_tap) // stride
-        places = (size - phase + stride - 1) // stride
-        first = e - len(taps) + 1
-        phases.append((phase, taps[::-1], first, places, max(0, -first), max(0, places - 1 + e - (out_size - 1))))
+        if taps:
+            e = (first + before - first_tap) // stride
+            places = (size - first + stride - 1) // stride
+            start = e - len(taps) + 1
+            phases.append(_Phase(first, taps[::-1], start, places, max(0, -start), max(0, places + e - out_size)))
     return phases

@@ -9,7 +9,7 @@ from layernet.backend.compiled.columns import columns_of, is_small
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct import bordered
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
-from layernet.backend.compiled.product import linear_weight_gradient, row_table
+from layernet.backend.compiled.product import linear_weight_gradient, offsets
 from layernet.backend.compiled.simd import (
     LANES,
     TILE_COLUMNS,
@@ -102,7 +102,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
     if _waste(kw * ins, TILE_COLUMNS) * _waste(outs, TILE_ROWS) <= _waste(taps, TILE_ROWS) * _waste(outs, TILE_COLUMNS):
         size = -(-dw.size // 16) * 16
         parts = scratch("parts", threads() * size * 4)
-        a_rows, c_rows = row_table(np.arange(outs) * 4), row_table(np.arange(outs) * taps * 4)
+        a_rows, c_rows = offsets(outs, 4), offsets(outs, taps * 4)
         launch(
             _filter_gradient, x, dy, parts, size * 4, n, height, width, ins, out_height, out_width, outs,
             top, left, padded_height, padded_width, down, right, kh, kw, a_rows, c_rows,
@@ -113,9 +113,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
     pitch = -(-outs // TILE_COLUMNS) * TILE_COLUMNS
     size = taps * pitch
     parts = scratch("parts", threads() * size * 4)
-    places = np.arange(kh)[:, None] * padded_width + np.arange(kw)
-    a_rows = row_table((places[..., None] * ins + np.arange(ins)) * 4)
-    c_rows = row_table(np.arange(taps) * pitch * 4)
+    a_rows, c_rows = offsets(kh, padded_width * ins * 4, kw * ins, 4), offsets(taps, pitch * 4)
     copies = int(outs % TILE_COLUMNS != 0)
     slab = padded_size + copies * (-(-out_height * out_width * outs * 4 // 64) * 64 + 512)
     launch(

@@ -7,7 +7,9 @@ they are first launched, and kept in a cache on disk.
 
 from __future__ import annotations
 
+import ctypes
 import threading
+from array import array
 from collections.abc import Callable
 from functools import cache, cached_property, partial
 from typing import Any
@@ -58,9 +60,8 @@ def launch(kernel: Kernel, *arguments: int | Array | None) -> None:
 
     An array is passed by its address, and lives at least until all is done; None is passed as 0.
     """
-    numbers = [a if isinstance(a, int) else 0 if a is None else address(a) for a in arguments]
-    packed = np.array(numbers, dtype=np.int64)
-    _runner()(kernel.address, packed.ctypes.data, threads())
+    packed = array("q", [a if isinstance(a, int) else 0 if a is None else address(a) for a in arguments])
+    _runner()(kernel.address, packed.buffer_info()[0], threads())
 
 
 def ready() -> None:
@@ -73,18 +74,30 @@ def threads() -> int:
     return int(get_num_threads())
 
 
-def address(array: Array) -> int:
-    """Where the array's first element is. It must be of float32 or int64, in C order."""
+def _public_address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
+
+
+def _field_address(array: Array) -> int:
+    """The field `data` of numpy's PyArrayObject, whose place is part of its C interface: six times as fast."""
+    return int(ctypes.c_int64.from_address(id(array) + _DATA_FIELD).value)
+
+
+_DATA_FIELD = object.__basicsize__
+_SAMPLE = np.zeros(3)
+address = _field_address if _field_address(_SAMPLE[1:]) == _public_address(_SAMPLE[1:]) else _public_address
+"""Where an array's first element is."""
 
 
 def scratch(name: str, size: int) -> int:
     """The address of `size` bytes, on a cache line, with room behind; the thread's until it asks by this name again."""
     slabs = _local.__dict__.setdefault("slabs", {})
-    slab = slabs.get(name)
-    if slab is None or len(slab) < size + 512:
-        slab = slabs[name] = np.zeros(size + 512, dtype=np.uint8)
-    return -(-address(slab) // 64) * 64
+    room, start, _ = slabs.get(name, (0, 0, None))
+    if room < size:
+        slab = np.zeros(size + 512, dtype=np.uint8)
+        start = -(-address(slab) // 64) * 64
+        slabs[name] = (size, start, slab)
+    return int(start)
 
 
 @intrinsic(prefer_literal=True)

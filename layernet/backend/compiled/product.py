@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from layernet.backend import Array
@@ -22,10 +24,11 @@ def pitch_of(columns: int) -> int:
     return width + LANES if width % 512 == 0 else width
 
 
-def row_table(offsets: Array, spare: int = max(TILE_ROWS, NARROW_ROWS)) -> Array:
-    """Byte offsets of rows, the last repeated: a register tile may take more than there are."""
-    offsets = np.asarray(offsets, dtype=np.int64).ravel()
-    return np.concatenate([offsets, np.full(spare, offsets[-1] if len(offsets) else 0)])
+@lru_cache(maxsize=1024)
+def offsets(rows: int, row_step: int, columns: int = 1, column_step: int = 0, base: int = 0) -> Array:
+    """base + i row_step + j column_step for all i and j, int64; the last is repeated, as tiles may take more rows."""
+    grid = base + np.arange(rows)[:, None] * row_step + np.arange(columns) * column_step
+    return np.concatenate([grid.ravel(), np.full(max(TILE_ROWS, NARROW_ROWS), grid[-1, -1])]).astype(np.int64)
 
 
 @Kernel
@@ -53,7 +56,7 @@ def _product(
     bias: Array | None = None, relu: bool = False,
 ) -> None:  # fmt: skip
     columns = out.shape[1]
-    a_rows, c_rows = row_table(np.arange(rows) * a_row), row_table(np.arange(rows) * columns * 4)
+    a_rows, c_rows = offsets(rows, a_row), offsets(rows, columns * 4)
     by_rows = rows // TILE_ROWS >= -(-columns // TILE_COLUMNS)
     launch(
         _multiply, a, a_rows, a_inner, rows, b, panel_step, b_inner, depth, out, c_rows,

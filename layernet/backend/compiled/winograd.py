@@ -9,6 +9,7 @@ from layernet.backend import Array
 from layernet.backend.compiled import simd
 from layernet.backend.compiled.filtering import INPUT, OUTPUT, SIDE, TRANSFORMS, place, spread_window
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.product import offsets
 from layernet.backend.compiled.simd import (
     BYTES,
     LANES,
@@ -176,11 +177,6 @@ def _panels(width: int) -> tuple[int, int]:
     return -(-width // panel_width), panel_width
 
 
-def row_offsets(count: int, pitch: int, spare: int) -> Array:
-    """Byte offsets of rows; past the last, `spare` more that repeat it: a register tile may take them too."""
-    return np.minimum(np.arange(count + spare), count - 1) * pitch
-
-
 def convolve(
     x: Array, filters: Array, bias: Array | None, padding: tuple[int, int], out: Array, relu: bool = False,
     turned: bool = False,
@@ -213,7 +209,7 @@ def convolve(
     block = max(rows, min(BLOCK_ROWS, BLOCK_BYTES // (a * a * (in_pitch + out_pitch))) // rows * rows)
     slab = a * a * (in_pitch + block * (in_pitch + out_pitch) + 128) + SIDE * SIDE * out_pitch
     slab = -(-slab // 64) * 64
-    a_rows, c_rows = row_offsets(rows, in_pitch, 0), row_offsets(rows, out_pitch, 0)
+    a_rows, c_rows = offsets(rows, in_pitch), offsets(rows, out_pitch)
     launch(
         _convolve, transform, a, x, u, u_step, out, bias, int(relu),
         n, height, width, ins, out_height, out_width, outs, *padding, block, panels, panel_width,
@@ -244,7 +240,7 @@ def _by_panels(
     m_step = (tiles + TILE_ROWS) * TILE_COLUMNS * 4 + 64
     slab = a * a * (depth_block * TILE_COLUMNS * 4 + 64 + m_step) + filter_room(a, r)
     slab = -(-slab // 64) * 64
-    a_rows, c_rows = row_offsets(TILE_ROWS, in_pitch, 0), row_offsets(TILE_ROWS, TILE_COLUMNS * 4, 0)
+    a_rows, c_rows = offsets(TILE_ROWS, in_pitch), offsets(TILE_ROWS, TILE_COLUMNS * 4)
     launch(
         _convolve_panels, transform, a, r, filters, int(turned), v, v_step, out, bias, int(relu), tiles, ins,
         out_height, out_width, outs, -(-outs // TILE_COLUMNS), depth_block, a_rows, c_rows, m_step,

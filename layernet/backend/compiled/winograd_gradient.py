@@ -7,6 +7,7 @@ from layernet.backend.compiled import simd
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.filtering import GATHER, INPUT, SIDE, SPREAD, TRANSFORMS, place, spread_window
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.product import offsets
 from layernet.backend.compiled.simd import (
     BYTES,
     LANES,
@@ -16,7 +17,6 @@ from layernet.backend.compiled.simd import (
     store_first,
     tile,
 )
-from layernet.backend.compiled.winograd import row_offsets
 
 CHUNK_BYTES = 8 << 20
 """What a chunk of transformed tiles takes for the gradient of the filters: it should stay in the level-3 cache."""
@@ -125,7 +125,7 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     du = 0 if at_once else scratch("u", a * a * du_step)
     slab = a * a * max(in_pitch, out_pitch)
     spare = scratch("convolve", threads() * slab)
-    a_rows, c_rows = row_offsets(outs, 4, TILE_ROWS), row_offsets(outs, du_pitch, TILE_ROWS)
+    a_rows, c_rows = offsets(outs, 4), offsets(outs, du_pitch)
     for begin in range(0, tiles, chunk):
         count = min(chunk, tiles - begin)
         launch(
@@ -134,7 +134,7 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
         )  # fmt: skip
         if at_once:
             room = (r * r * BYTES + a * a * (TILE_ROWS * TILE_COLUMNS * 4 + 64)) // 64 * 64 + 64
-            c_rows = row_offsets(TILE_ROWS, TILE_COLUMNS * 4, 0)
+            c_rows = offsets(TILE_ROWS, TILE_COLUMNS * 4)
             launch(
                 _multiply_and_transform_back, transform, a, r, count, ins, outs, v, v_step, z, z_step, dw,
                 a_rows, c_rows, scratch("convolve", threads() * room), room, threads(),
