@@ -11,12 +11,23 @@ from layernet.config.experiment import ExperimentConfig
 from layernet.core.net import Net
 from layernet.core.summary import count_flops
 
+_TINY = 10**6
+"""Multiply-adds of a batch's forward below which numpy is faster at every step, and does not wait for numba."""
+
 _SMALL = {"numpy": 10**8, "numba": 2 * 10**7}  # multiply-adds of a batch's forward that one thread does as fast
 
 
 def device_for(config: ExperimentConfig) -> Device:
     """The device of a config, with its kernels. Raises DeviceError where they cannot be used."""
-    return get_device(config.device, kernels_for(config.dtype, config.kernels), config.precise)
+    kernels = kernels_for(config.dtype, config.kernels)
+    if kernels == "auto" and work_of(config) < _TINY:
+        kernels = "numpy"
+    return get_device(config.device, kernels, config.precise)
+
+
+def work_of(config: ExperimentConfig) -> int:
+    """Multiply-adds of a batch's forward, as far as they are counted."""
+    return (count_flops(config.net.root) or 0) * config.data.batch_size
 
 
 def computing(config: ExperimentConfig, net: Net) -> AbstractContextManager[Any]:
@@ -29,7 +40,7 @@ def computing(config: ExperimentConfig, net: Net) -> AbstractContextManager[Any]
 
 def is_small(config: ExperimentConfig, kernels: str) -> bool:
     """Whether a batch is done before threads are up."""
-    return (count_flops(config.net.root) or 0) * config.data.batch_size < _SMALL.get(kernels, 0)
+    return work_of(config) < _SMALL.get(kernels, 0)
 
 
 def facts(config: ExperimentConfig, net: Net) -> dict[str, Any]:

@@ -90,6 +90,14 @@ def test_runs_on_compiled_kernels_are_the_same_to_the_bit(config: Path, tmp_path
         assert all((first[name] == second[name]).all() for name in first)
 
 
+@needs_numba
+def test_a_tiny_net_is_numpys_unless_told_otherwise(config: Path) -> None:
+    tiny = {"data.batch_size": 5, "net.layers": ["Flatten", {"type": "Linear", "out_features": 3}]}
+    assert Experiment.load(config, tiny).net.device.facts()["kernels"] == "numpy"
+    assert Experiment.load(config, {**tiny, "kernels": "numba"}).net.device.facts()["kernels"] == "numba"
+    assert Experiment.load(config).net.device.facts()["kernels"] == "numba"
+
+
 def test_what_is_missing_is_said_once_where_it_matters(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
