@@ -18,10 +18,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
+from layernet.errors import DeviceError
+
 
 def _widest() -> int:
     """How many floats a vector register of this processor holds. LAYERNET_LANES sets it, as tests do."""
     if forced := os.environ.get("LAYERNET_LANES"):
+        if forced not in ("4", "8", "16"):
+            raise DeviceError(f"LAYERNET_LANES must be 4, 8 or 16, got {forced!r}", "leave it out for the widest")
         return int(forced)
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):

@@ -9,6 +9,7 @@ channels the most was 41 and 85.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,13 @@ ROUNDOFF = 2.0**-24
 WINOGRAD = {3: 100.0, 5: 200.0}
 
 Arrays = tuple[Any, ...]
+MOST = int(os.environ.get("LAYERNET_EXAMPLES", "1000"))  # fewer where kernels of other widths are tested
+
+
+def examples(count: int) -> Any:
+    return settings(max_examples=min(count, MOST), deadline=None, derandomize=True)
+
+
 Random = np.random.Generator
 
 
@@ -133,13 +141,13 @@ def compare(
 
 
 @given(convolutions())
-@settings(max_examples=120, deadline=None, derandomize=True)
+@examples(120)
 def test_convolution(case: dict[str, Any]) -> None:
     check_convolution(FAST, case)
 
 
 @given(convolutions())
-@settings(max_examples=40, deadline=None, derandomize=True)
+@examples(40)
 def test_precise_convolution_rounds_as_sums_do(case: dict[str, Any]) -> None:
     check_convolution(PRECISE, case)
 
@@ -152,7 +160,7 @@ def test_precise_convolution_rounds_as_sums_do(case: dict[str, Any]) -> None:
     layouts=st.lists(st.sampled_from(["C", "C", "F", "gaps"]), min_size=4, max_size=4),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=80, deadline=None, derandomize=True)
+@examples(80)
 def test_linear(shape: list[int], outs: int, bias: bool, relu: bool, layouts: list[str], seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, w, dy = (
@@ -171,7 +179,7 @@ def test_linear(shape: list[int], outs: int, bias: bool, relu: bool, layouts: li
     layouts=st.lists(st.sampled_from(["C", "C", "F", "gaps"]), min_size=2, max_size=2),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 def test_relu_is_exact_and_sums_are_near(shape: list[int], layouts: list[str], seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, dy = (normal(rng, tuple(shape), layout) for layout in layouts)
@@ -194,7 +202,7 @@ def test_relu_is_exact_and_sums_are_near(shape: list[int], layouts: list[str], s
     layouts=st.lists(st.sampled_from(["C", "C", "F", "gaps"]), min_size=3, max_size=3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=80, deadline=None, derandomize=True)
+@examples(80)
 def test_batch_norm(
     shape: list[int],
     channels: int,

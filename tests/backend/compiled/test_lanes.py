@@ -1,0 +1,41 @@
+"""The kernels of other processors, forced on this one: of 4 floats, which any has, and of 8."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layernet.backend import compiled
+
+pytestmark = pytest.mark.skipif(compiled.problem() is not None, reason=str(compiled.problem()))
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_kernels_of_so_many_lanes_compute_the_same(lanes: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/backend/compiled/test_kernels.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "LAYERNET_LANES": str(lanes), "LAYERNET_EXAMPLES": "12"},
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_lanes_that_no_processor_has_are_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from layernet.backend.device import get_device; get_device('cpu', 'numba')"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "LAYERNET_LANES": "5"},
+    )
+    assert done.returncode == 1
+    assert "LAYERNET_LANES must be 4, 8 or 16, got '5'" in done.stderr
