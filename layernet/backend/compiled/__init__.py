@@ -21,7 +21,8 @@ def problem() -> str | None:
     except ValueError as error:  # NUMBA_THREADING_LAYER names one that is not there
         return f"numba has no threads ({str(error).strip().splitlines()[0]})"
     if layer not in ("omp", "tbb"):
-        return f"numba's threading layer is {layer!r}, whose threads take longer to start than most kernels take to run"
+        lacks = "it lacks tbb or OpenMP (libgomp1 on Debian, libomp on macOS)"
+        return f"numba's threads are those of {layer!r}, which take longer to start than kernels to run: {lacks}"
     return None
 
 
