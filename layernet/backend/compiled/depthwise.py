@@ -125,6 +125,10 @@ def _filter_gradient(arguments, task):
         first_line, end_line = load_int(row_first + place), load_int(row_end + place)
         image = x + ((row // out_height) * height + load_int(row_pixel + place)) * width * pixel
         gradient = dy + row * out_width * pixel
+        for at in range(0, width * pixel, 64):
+            prefetch(image + end_line * down * width * pixel + at)
+        for at in range(0, out_width * pixel, 64):
+            prefetch(gradient + out_width * pixel + at)
         for c in range(0, channels, LANES):
             left, at = channels - c, c * 4
             for i in range(first_line, end_line):
