@@ -15,6 +15,7 @@ from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.pool import CompiledPoolOps
 from layernet.backend.compiled.rows import CompiledRowOps
 from layernet.backend.compiled.threads import ThreadedOps
+from layernet.backend.compiled.transposed import CompiledGroupedOps
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.window import Window
 
@@ -27,6 +28,7 @@ class CompiledOps(
     CompiledRowOps,
     CompiledLocalNormOps,
     CompiledDepthwiseOps,
+    CompiledGroupedOps,
     NumpyOps,
 ):
     """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""
