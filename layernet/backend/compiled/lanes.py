@@ -126,6 +126,11 @@ def load_bytes(builder, address):
     return builder.uitofp(builder.load(_pointer(builder, address, _BYTES), align=1), _VECTOR)
 
 
+@_operation(types.void, types.intp, types.intp)
+def store_int(builder, address, value):
+    builder.store(value, _pointer(builder, address, _INT64), align=8)
+
+
 @_operation(types.void, types.intp)
 def prefetch(builder, address):
     """Ask for the cache line at an address, which need not be valid, without waiting for it."""

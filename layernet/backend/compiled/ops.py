@@ -13,6 +13,7 @@ from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
 from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.pool import CompiledPoolOps
+from layernet.backend.compiled.randomness import CompiledRandomOps
 from layernet.backend.compiled.rows import CompiledRowOps
 from layernet.backend.compiled.threads import ThreadedOps
 from layernet.backend.compiled.transposed import CompiledGroupedOps
@@ -29,6 +30,7 @@ class CompiledOps(
     CompiledLocalNormOps,
     CompiledDepthwiseOps,
     CompiledGroupedOps,
+    CompiledRandomOps,
     NumpyOps,
 ):
     """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""
