@@ -12,41 +12,75 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.lanes import prefetch, taps_in_line
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.pool import geometry
-from layernet.backend.compiled.simd import LANES, fma, load_first, load_int, splat, store_first
+from layernet.backend.compiled.simd import LANES, fma, load, load_first, load_int, splat, store, store_first
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.window import Pair, Window
 
 _ZERO = np.float32(0)
+_one, _three, _five = taps_in_line(1), taps_in_line(3), taps_in_line(5)
 
 
 @Kernel
 def _convolve(arguments, task):
-    """y = bias + sum over the taps of x weight."""
+    """y = bias + sum over the taps of x weight; where no tap is outside, four places at a time."""
     (
-        x, images, height, width, channels, out_height, out_width, down, right, kernel_width,
-        row_pixel, row_first, row_end, column_pixel, column_first, column_end, weight, bias, y, tasks,
-    ) = unpack(arguments, 20)  # fmt: skip
+        x, images, height, width, channels, out_height, out_width, stride, down, right, kernel_width, row_pixel,
+        row_first, row_end, column_pixel, column_first, column_end, first_inside, last_inside, weight, bias, y, tasks,
+    ) = unpack(arguments, 23)  # fmt: skip
     begin, end = split(images * out_height, task, tasks)
     pixel = channels * 4
-    line_step, tap_step = down * width * pixel, right * pixel
+    line_step, tap_step, step = down * width * pixel, right * pixel, stride * pixel
     for row in range(begin, end):
         place = (row % out_height) * 8
         first_line, end_line = load_int(row_first + place), load_int(row_end + place)
         image = x + ((row // out_height) * height + load_int(row_pixel + place)) * width * pixel
-        for column in range(out_width):
+        ahead = image + end_line * line_step  # the processor does not see these lines coming: twice as fast
+        for at in range(0, width * pixel, 64):
+            prefetch(ahead + at)
+        column = 0
+        while column < out_width:
             first_tap, end_tap = load_int(column_first + column * 8), load_int(column_end + column * 8)
             corner = image + load_int(column_pixel + column * 8) * pixel
             to = y + (row * out_width + column) * pixel
-            for c in range(0, channels, LANES):
-                left, at = channels - c, c * 4
-                total = load_first(bias + at, left) if bias else splat(_ZERO)
-                for i in range(first_line, end_line):
-                    line, filters = corner + i * line_step + at, weight + i * kernel_width * pixel + at
-                    for j in range(first_tap, end_tap):
-                        total = fma(load_first(line + j * tap_step, left), load_first(filters + j * pixel, left), total)
-                store_first(to + at, total, left)
+            lines, filters = corner + first_line * line_step, weight + first_line * kernel_width * pixel
+            done = 0
+            if first_inside <= column and column + 3 < last_inside:
+                while done + LANES <= channels:
+                    at = done * 4
+                    a = load(bias + at) if bias else splat(_ZERO)
+                    b, c, d = a, a, a
+                    line, filter = lines + at, filters + at
+                    for _ in range(first_line, end_line):
+                        if kernel_width == 3:
+                            a, b, c, d = _three(line, tap_step, step, filter, pixel, a, b, c, d)
+                        elif kernel_width == 5:
+                            a, b, c, d = _five(line, tap_step, step, filter, pixel, a, b, c, d)
+                        else:
+                            for j in range(kernel_width):
+                                a, b, c, d = _one(line + j * tap_step, 0, step, filter + j * pixel, 0, a, b, c, d)
+                        line, filter = line + line_step, filter + kernel_width * pixel
+                    store(to + at, a)
+                    store(to + pixel + at, b)
+                    store(to + 2 * pixel + at, c)
+                    store(to + 3 * pixel + at, d)
+                    done += LANES
+                count = 4
+            else:
+                count = 1
+            for k in range(count):
+                for c0 in range(done, channels, LANES):
+                    left, at = channels - c0, c0 * 4
+                    total = load_first(bias + at, left) if bias else splat(_ZERO)
+                    for i in range(end_line - first_line):
+                        line, filter = lines + k * step + i * line_step + at, filters + i * kernel_width * pixel + at
+                        for j in range(first_tap, end_tap):
+                            w = load_first(filter + j * pixel, left)
+                            total = fma(load_first(line + j * tap_step, left), w, total)
+                    store_first(to + k * pixel + at, total, left)
+            column += count
 
 
 @Kernel
@@ -91,6 +125,10 @@ def _filter_gradient(arguments, task):
         first_line, end_line = load_int(row_first + place), load_int(row_end + place)
         image = x + ((row // out_height) * height + load_int(row_pixel + place)) * width * pixel
         gradient = dy + row * out_width * pixel
+        for at in range(0, width * pixel, 64):
+            prefetch(image + end_line * down * width * pixel + at)
+        for at in range(0, out_width * pixel, 64):
+            prefetch(gradient + out_width * pixel + at)
         for c in range(0, channels, LANES):
             left, at = channels - c, c * 4
             for i in range(first_line, end_line):
@@ -98,9 +136,22 @@ def _filter_gradient(arguments, task):
                 for j in range(kernel_width):
                     total = splat(_ZERO)
                     first, last = load_int(tap_first + j * 8), load_int(tap_end + j * 8)
-                    for column in range(first, last):
-                        seen = load_first(line + (column * stride + j * right) * pixel, left)
-                        total = fma(seen, load_first(gradient + column * pixel + at, left), total)
+                    tap, step = line + j * right * pixel, stride * pixel
+                    gradients = gradient + at
+                    column = first
+                    if left >= LANES:
+                        a, b, d = total, total, total
+                        while column + 4 <= last:
+                            seen, g = tap + column * step, gradients + column * pixel
+                            total, a = fma(load(seen), load(g), total), fma(load(seen + step), load(g + pixel), a)
+                            b = fma(load(seen + 2 * step), load(g + 2 * pixel), b)
+                            d = fma(load(seen + 3 * step), load(g + 3 * pixel), d)
+                            column += 4
+                        total = (total + a) + (b + d)
+                    while column < last:
+                        seen = load_first(tap + column * step, left)
+                        total = fma(seen, load_first(gradients + column * pixel, left), total)
+                        column += 1
                     to = part + (i * kernel_width + j) * pixel + at
                     store_first(to, load_first(to, left) + total, left)
         if row == end - 1 or row % out_height == out_height - 1:
@@ -129,13 +180,7 @@ class CompiledDepthwiseOps(ConvOps):
     def conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> tuple[Array, Any]:
         if not _depthwise(x, weight, groups) or not takes(x, weight, bias):
             return super().conv2d(x, weight, bias, window, groups)
-        n, height, width, channels = x.shape
-        rows, columns, _, _ = geometry(window, (height, width))
-        y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
-        launch(
-            _convolve, x, n, height, width, channels, *y.shape[1:3], *window.dilation, window.kernel[1], *rows,
-            *columns, _by_tap(weight), bias, y, threads(),
-        )  # fmt: skip
+        y = _forward(x, _by_tap(weight), bias, window)
         return y, (x, weight, window, groups)
 
     def conv2d_backward(
@@ -150,7 +195,28 @@ class CompiledDepthwiseOps(ConvOps):
         return dx, dw, self._conv2d_db(dy) if need_db else None
 
 
+def _forward(x: Array, by_tap: Array, bias: Array | None, window: Window) -> Array:
+    n, height, width, channels = x.shape
+    rows, columns, _, _ = geometry(window, (height, width))
+    inside = np.flatnonzero(columns.end - columns.first == window.kernel[1])
+    first, last = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
+    y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
+    launch(
+        _convolve, x, n, height, width, channels, *y.shape[1:3], window.stride[1], *window.dilation, window.kernel[1],
+        *rows, *columns, first, last, by_tap, bias, y, threads(),
+    )  # fmt: skip
+    return y
+
+
 def _dx(dy: Array, size: Pair, weight: Array, window: Window) -> Array:
+    if window.stride == (1, 1):  # then dx is dy convolved with the filters turned by half a turn
+        edges = [
+            (extent - 1 - before, extent - 1 - after)
+            for extent, (before, after) in zip(window.extent, window.padding, strict=True)
+        ]
+        if min(map(min, edges)) >= 0:
+            turned = Window(window.kernel, (1, 1), (edges[0], edges[1]), window.dilation)
+            return _forward(dy, np.ascontiguousarray(_by_tap(weight)[::-1]), None, turned)
     n, out_height, out_width, channels = dy.shape
     _, _, rows, columns = geometry(window, size)
     dx = np.empty((n, *size, channels), dtype=np.float32)

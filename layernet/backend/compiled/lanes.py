@@ -13,6 +13,7 @@ from layernet.backend.compiled.simd import (
     LANES,
     _call,
     _constant,
+    _fma,
     _masked_load,
     _masked_store,
     _operation,
@@ -123,6 +124,49 @@ def store_bytes(builder, address, value):
 def load_bytes(builder, address):
     """Bytes as numbers in 0..255."""
     return builder.uitofp(builder.load(_pointer(builder, address, _BYTES), align=1), _VECTOR)
+
+
+@_operation(types.void, types.intp, types.intp)
+def store_int(builder, address, value):
+    builder.store(value, _pointer(builder, address, _INT64), align=8)
+
+
+@_operation(types.void, types.intp)
+def prefetch(builder, address):
+    """Ask for the cache line at an address, which need not be valid, without waiting for it."""
+    byte = ir.IntType(8).as_pointer()
+    _call(
+        builder,
+        "llvm.prefetch.p0",
+        ir.VoidType(),
+        [builder.inttoptr(address, byte), _INT32(0), _INT32(2), _INT32(1)],
+    )
+
+
+def taps_in_line(taps: int):
+    """The intrinsic (line, tap_step, place_step, filter, filter_step, a, b, c, d) for `taps` taps of four places.
+
+    Each of a, b, c, d, the sums of places `place_step` bytes apart, gains the products of numbers `tap_step` apart with
+    weights `filter_step` apart.
+    """
+
+    @intrinsic
+    def products(typingctx, line, tap_step, place_step, filter, filter_step, a, b, c, d):
+        def generate(context, builder, signature, arguments):
+            line, tap_step, place_step, filter, filter_step, *sums = arguments
+            bases = [builder.add(line, builder.mul(place_step, _INT64(p))) for p in range(len(sums))]
+            for tap in range(taps):
+                at = builder.add(filter, builder.mul(filter_step, _INT64(tap)))
+                weight = builder.load(_pointer(builder, at, _VECTOR), align=4)
+                across = builder.mul(tap_step, _INT64(tap))
+                for p, base in enumerate(bases):
+                    value = builder.load(_pointer(builder, builder.add(base, across), _VECTOR), align=4)
+                    sums[p] = _fma(builder, value, weight, sums[p])
+            return context.make_tuple(builder, signature.return_type, sums)
+
+        return types.UniTuple(vec, 4)(*[types.intp] * 5, vec, vec, vec, vec), generate
+
+    return products
 
 
 def _whole_or_part(builder, count, emit):

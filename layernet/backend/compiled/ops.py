@@ -13,8 +13,10 @@ from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
 from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.pool import CompiledPoolOps
+from layernet.backend.compiled.randomness import CompiledRandomOps
 from layernet.backend.compiled.rows import CompiledRowOps
 from layernet.backend.compiled.threads import ThreadedOps
+from layernet.backend.compiled.transposed import CompiledGroupedOps
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.window import Window
 
@@ -27,6 +29,8 @@ class CompiledOps(
     CompiledRowOps,
     CompiledLocalNormOps,
     CompiledDepthwiseOps,
+    CompiledGroupedOps,
+    CompiledRandomOps,
     NumpyOps,
 ):
     """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""

@@ -197,7 +197,7 @@ class _Rows(NamedTuple):
 
 
 def _count(x: Array) -> int:
-    return int(x.size // x.shape[-1])
+    return int(x.size) // int(x.shape[-1])
 
 
 def normalise(x: Array, weight: Array | None, bias: Array | None, eps: float, centred: bool) -> tuple[Array, _Rows]:

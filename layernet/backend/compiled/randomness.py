@@ -1,0 +1,73 @@
+"""Philox4x64-10, the same numbers as the reference's, blocks spread over the threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from layernet.backend import Array
+from layernet.backend.compiled.lanes import store_int
+from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.reference.randomness import _MULTIPLIERS, _WEYL, RandomOps
+
+_FEW = 1 << 12  # fewer are not worth the threads; and a loader, in its own thread, asks for few
+
+
+def _signed(word: int) -> int:
+    return word - (word >> 63 << 64)
+
+
+_M0, _M1 = map(_signed, _MULTIPLIERS)
+_W0, _W1 = map(_signed, _WEYL)
+
+
+@intrinsic
+def _multiply(typingctx, a, b):
+    """(high, low) 64 bits of the product of words."""
+
+    def generate(context, builder, signature, arguments):
+        wide = ir.IntType(128)
+        a, b = (builder.zext(word, wide) for word in arguments)
+        product = builder.mul(a, b)
+        high = builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+        return context.make_tuple(builder, signature.return_type, [high, builder.trunc(product, ir.IntType(64))])
+
+    return types.UniTuple(types.int64, 2)(types.int64, types.int64), generate
+
+
+@njit(inline="always")
+def _round(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> Any:
+    high0, low0 = _multiply(c0, _M0)
+    high1, low1 = _multiply(c2, _M1)
+    return high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+
+
+@Kernel
+def _words(arguments, task):
+    (key0, key1, draw, blocks, words, tasks) = unpack(arguments, 6)
+    first, last = split(blocks, task, tasks)
+    for block in range(first, last):
+        c0, c1, c2, c3 = block + 1, draw, 0, 0
+        k0, k1 = key0, key1
+        for _ in range(10):
+            c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0, k1)
+            k0, k1 = k0 + _W0, k1 + _W1
+        at = words + block * 32
+        store_int(at, c0)
+        store_int(at + 8, c1)
+        store_int(at + 16, c2)
+        store_int(at + 24, c3)
+
+
+class CompiledRandomOps(RandomOps):
+    def random_words(self, key: tuple[int, int], draw: int, count: int) -> Array:
+        if count < _FEW:
+            return super().random_words(key, draw, count)
+        blocks = (count + 3) // 4
+        words = np.empty(4 * blocks, dtype=np.uint64)
+        launch(_words, _signed(key[0]), _signed(key[1]), draw, blocks, words, threads())
+        return words[:count]
