@@ -60,3 +60,28 @@ class FusedOps(ActivationOps, ConvOps, NormOps):
         dz = self.relu_backward(dy, mask)
         dx, dw, db = self.batch_norm_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         return dx, dw, db, dz
+
+    def batch_norm_given_relu(
+        self,
+        x: Array,
+        mean: Array,
+        var: Array,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        shortcut: Array | None = None,
+    ) -> tuple[Array, Any]:
+        """relu(batch_norm_given(x) + shortcut)"""
+        y, res = self.batch_norm_given(x, mean, var, weight, bias, eps)
+        if shortcut is not None:
+            y += shortcut
+        y, mask = self.relu(y)
+        return y, (res, mask)
+
+    def batch_norm_given_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None, Array]:
+        """(dx, dweight, dbias, gradient of the shortcut)"""
+        inner, mask = res
+        dz = self.relu_backward(dy, mask)
+        return *self.batch_norm_given_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db), dz
