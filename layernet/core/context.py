@@ -149,6 +149,11 @@ class Context:
             )
         return self._saved
 
+    def release(self) -> tuple[Any, ...]:
+        """`saved`, given up: for a backward that goes on into other layers, which need the room."""
+        saved, self._saved = self.saved, None
+        return saved
+
     # parameters and buffers
 
     def needs_grad(self, param: Param | None) -> bool:

@@ -116,14 +116,21 @@ class ResidualReLU(Step):
         return y
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
-        head, shortcut, by_batch, res = ctx.saved
+        head, shortcut, by_batch, res = ctx.release()
         kernel = ctx.ops.batch_norm_relu_backward if by_batch else ctx.ops.batch_norm_given_relu_backward
         goes_on = ctx.needs_input_grad or self.head.learns
-        dz, dw, db, aside = kernel(dy, res, **ctx.needs(self.norm.weight, self.norm.bias) | {"need_dx": goes_on})
+        needs = ctx.needs(self.norm.weight, self.norm.bias) | {"need_dx": goes_on}
+        dz, dw, db, aside = kernel(dy, res, **needs)
+        del res
         ctx.add_grads((self.norm.weight, dw), (self.norm.bias, db))
         dx = ctx.backward(head, dz) if goes_on else None
         more = ctx.backward(shortcut, aside)
-        return dx if more is None else more if dx is None else dx + more
+        if dx is None or more is None:
+            return more if dx is None else dx
+        if more is aside and more is not dy:  # made here, and nobody else has seen it
+            more += dx
+            return more
+        return dx + more
 
 
 class PoolReLU(Step):
