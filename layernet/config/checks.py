@@ -41,13 +41,13 @@ def placed(name: str, value: Any) -> Placed:
 # the net
 
 
-def build_net(builder: Builder, section: NetSection, right_input: bool) -> Net | None:
+def build_net(builder: Builder, section: NetSection, right_input: bool, plan: bool = True) -> Net | None:
     """The net; None where it cannot be built, which is noted at the layer.
 
     Of a wrong input only `check_shapes` speaks: what layers say about it would lead astray.
     """
     try:
-        return Net(section.layers, section.input)
+        return Net(section.layers, section.input, plan)
     except ShapeError as error:
         layer = error.layer if isinstance(error.layer, Layer) else None
         if right_input or isinstance(layer, Ref):

@@ -205,7 +205,7 @@ def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
     objectives = checks.placed("loss", root["loss"]) if "loss" in root else []
     found["objectives"] = checks.name_objectives(builder, objectives)
     if section is not None:
-        net = found["net"] = checks.build_net(builder, section, right_input)
+        net = found["net"] = checks.build_net(builder, section, right_input, root.get("plan") in ("on", True))
         if net is not None:
             outputs, complete = checks.outputs_of(net)
             checks.check_objectives(builder, net, objectives, outputs, complete)

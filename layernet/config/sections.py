@@ -124,6 +124,8 @@ class RootSection(Section):
     """Whether kernels that round more than sums must are left out (Winograd's filtering)."""
     threads: Count | None = None
     """Threads that kernels run on; null: one for each core."""
+    plan: Literal["on", "off"] | bool = "on"
+    """Whether neighbours in the net run as one step where they can: the same training within rounding, in less time."""
     data: DataSection
     """What is learned from."""
     net: NetSection

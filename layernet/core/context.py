@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from layernet.backend import Array, Shape
 from layernet.backend.device import Device
@@ -13,6 +14,11 @@ from layernet.errors import ContractError
 if TYPE_CHECKING:
     from layernet.core.layer import Layer
     from layernet.core.param import Buffer, Param
+
+
+Steps: TypeAlias = "Mapping[Layer, Sequence[Layer]]"
+"""What runs in the place of a chain's layers, by chain; a chain that is not in it runs its layers."""
+NO_STEPS: Steps = {}
 
 
 class Tape:
@@ -31,6 +37,7 @@ class Tape:
         seed: int = 0,
         step: int = 0,
         micro_batch: int = 0,
+        steps: Steps = NO_STEPS,
     ) -> None:
         self.device = device
         self.dtype = dtype
@@ -39,6 +46,7 @@ class Tape:
         self.seed = seed
         self.step = step
         self.micro_batch = micro_batch
+        self.steps = steps
         self.outputs: dict[str, Array] = {}
         self.output_grads: dict[str, Array] = {}
         self.root: Context | None = None
@@ -140,6 +148,11 @@ class Context:
                 "backward runs once per forward, after a forward that records and calls ctx.save",
             )
         return self._saved
+
+    def release(self) -> tuple[Any, ...]:
+        """`saved`, given up: for a backward that goes on into other layers, which need the room."""
+        saved, self._saved = self.saved, None
+        return saved
 
     # parameters and buffers
 

@@ -42,6 +42,8 @@ class Layer(Configurable):
     """Whether any parameter in it is trained; kept by the net."""
     learns_itself: bool = True
     """Whether any parameter that it declares itself is trained; kept by the net."""
+    tied: bool = False
+    """Whether it shares its parameters with another layer of its net."""
     adds_level: bool = True
     """Whether its name is part of its children's paths. False: only when the user gave the name, so that a composite
     that says no more than how layers are run can be put around them, or taken away, without renaming a parameter."""
@@ -63,6 +65,14 @@ class Layer(Configurable):
 
     def flops(self, in_shape: Shape) -> int | None:
         """Multiply-adds of the forward pass for one example; None where nobody counted."""
+        return None
+
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        """One step that does what this layer and then `following`, its neighbour in a chain, do; None: they stay two.
+
+        `inference`: the step has a forward only. Both layers stay as they are, and the step uses their parameters. It
+        holds for a class alone: of a subclass that does not define its own, it is not asked (see `core/plan.py`).
+        """
         return None
 
     def named(self, name: str) -> Self:
@@ -112,7 +122,12 @@ class Layer(Configurable):
     def label(self) -> str:
         """How messages call this layer: its path (or name) and its type."""
         where = self.path or self.name
-        return f"layer {where} ({type(self).__name__})" if where else f"a {type(self).__name__} layer"
+        return f"layer {where} ({self.kind})" if where else f"a {self.kind} layer"
+
+    @property
+    def kind(self) -> str:
+        """What tables and messages call its type; of a step of a plan, the types of all layers it stands for."""
+        return type(self).__name__
 
     def children(self) -> dict[str, Layer]:
         """The layers that this one is made of, by name: attributes that hold a layer or a list of layers.

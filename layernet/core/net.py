@@ -11,9 +11,10 @@ import numpy as np
 
 from layernet.backend import Array, Shape
 from layernet.backend.device import Device, get_device, kernels_for
-from layernet.core.context import Context, Tape
+from layernet.core.context import Context, Steps, Tape
 from layernet.core.layer import Layer, tie
 from layernet.core.param import Arena, Buffer, Param, Tensor
+from layernet.core.plan import plan_steps
 from layernet.core.sequential import Ref, Sequential
 from layernet.errors import CheckpointError, ContractError, ShapeError, UsageError, did_you_mean
 
@@ -24,10 +25,13 @@ class Net:
     """Layers wired one after the other for inputs of one shape.
 
     `input_shape` is that of one example, without N: (28, 28, 1). Building computes every shape and declares every
-    parameter, and makes no array; `bind` makes them. Raises ShapeError when a layer cannot take what comes before it.
+    parameter, and makes no array; `bind` makes them. With `plan`, neighbours run as one step where a kernel does the
+    work of both (`core/plan.py`): the same training within rounding, the same paths and values. Raises ShapeError when
+    a layer cannot take what comes before it.
     """
 
-    def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int]) -> None:
+    def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int], plan: bool = True) -> None:
+        self.planned = plan
         self.input_shape: Shape = tuple(int(n) for n in input_shape)
         self.root = _chain(layers)
         with _forgotten_where_it_fails(self.root):
@@ -37,6 +41,8 @@ class Net:
             """The layers that stand for a `Ref`, with those that they share everything with."""
             for copy, source in ties:
                 tie(copy, source)
+                for _, layer in (*copy.walk(), *source.walk()):
+                    layer.tied = True
         for path, layer in self.root.walk():
             layer.path = path
         self._params = self.root.params()
@@ -152,11 +158,16 @@ class Net:
                 raise UsageError(f"the net takes integers, got {x.dtype}", "give it indices of an integer type")
             if x.shape[1:] != self.input_shape:
                 raise UsageError(f"the input has shape {x.shape}, the net expects (N, *{self.input_shape})")
-            tape = Tape(device, dtype, training, recording, self.seed, step, micro_batch)
+            steps = self.steps(inference=not training and not recording)
+            tape = Tape(device, dtype, training, recording, self.seed, step, micro_batch, steps)
             top = Context(tape, None, needs_input_grad, recording)
             y, tape.root = top.call(self.root, x, needs_input_grad=needs_input_grad)
             tape.outputs["output"] = y
         return tape
+
+    def steps(self, inference: bool = False) -> Steps:
+        """What runs in the place of each chain's layers: of a pass in evaluation that is not recorded, or of others."""
+        return self._steps[inference]
 
     def backward(self, tape: Tape, dy: Gradients, *, update_buffers: bool = True) -> Array | None:
         """Go back through a recorded pass once, adding to the gradients; the gradient of x where it was asked for.
@@ -265,6 +276,9 @@ class Net:
             return layer.learns
 
         note(self.root)
+        self._steps = {
+            inference: plan_steps(self.root, inference) if self.planned else {} for inference in (False, True)
+        }
 
     def __repr__(self) -> str:
         return f"Net({len(self.layers)} layers, {self.input_shape} -> {self.output_shape})"

@@ -26,7 +26,7 @@ class Sequential(Layer):
 
     def forward(self, x: Array, ctx: Context) -> Array:
         tapes = []
-        for layer in self.layers:
+        for layer in ctx.tape.steps.get(self, self.layers):
             x, tape = ctx.call(layer, x)
             tapes.append(tape)
         ctx.save(tapes)

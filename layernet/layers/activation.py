@@ -10,6 +10,8 @@ from layernet.core import init as initializers
 from layernet.core.context import Context
 from layernet.core.layer import Layer
 from layernet.core.param import Param
+from layernet.layers.fused import PoolReLU
+from layernet.layers.pool import MaxPool2d
 from layernet.layers.shape import channels_of
 
 
@@ -27,6 +29,10 @@ class ReLU(Layer):
     def backward(self, dy: Array, ctx: Context) -> Array:
         (res,) = ctx.saved
         return ctx.ops.relu_backward(dy, res)
+
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        shrinks = math.prod(following.out_shape) < math.prod(following.in_shape)
+        return PoolReLU(self, following) if type(following) is MaxPool2d and shrinks else None
 
 
 class LeakyReLU(Layer):

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from layernet.backend import Array, Shape
 from layernet.core.context import Context
 from layernet.core.layer import Layer
+from layernet.core.plan import chain_of, untouched
 from layernet.core.sequential import Sequential
 from layernet.errors import ContractError, ShapeError
 from layernet.layers.activation import ReLU
 from layernet.layers.conv import Conv2d
+from layernet.layers.fused import ResidualReLU
 from layernet.layers.norm import BatchNorm
 from layernet.layers.pool import Ties, one_of_ties
 
@@ -150,6 +152,14 @@ class Residual(Add):
                 "such as a 1x1 Conv2d with the body's stride",
             )
         return body
+
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        body, shortcut = self.branches
+        assert isinstance(body, Sequential)
+        norm = body.layers[-1] if body.layers else None
+        if type(following) is not ReLU or type(norm) is not BatchNorm or not untouched(norm):
+            return None
+        return ResidualReLU(self, following, chain_of(body.layers[:-1], body), norm, shortcut)
 
 
 class Concat(_Branches):

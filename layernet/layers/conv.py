@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from layernet.backend import Array, Shape
 from layernet.backend.window import Pair, Window
@@ -13,7 +14,12 @@ from layernet.core.init import InitFunction
 from layernet.core.layer import Layer
 from layernet.core.param import Param
 from layernet.errors import ShapeError
+from layernet.layers.activation import ReLU
+from layernet.layers.fused import ConvReLU, FoldedNorm
+from layernet.layers.norm import BatchNorm
 from layernet.layers.spatial import Size2d, image_size, out_length, out_size, pair
+
+Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class Filters(Layer):
@@ -50,20 +56,36 @@ class _Convolution(Filters):
         return array
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        images = self._as_images(x, self.in_shape)
-        weight = self.weight.data.reshape(self.out_channels, *self.window.kernel, -1)
-        bias = self.bias.data if self.bias else None
-        y, res = ctx.ops.conv2d(images, weight, bias, self.window, self.groups)
+        return self.run(x, ctx, ctx.ops.conv2d)
+
+    def run(
+        self,
+        x: Array,
+        ctx: Context,
+        kernel: Callable[..., tuple[Array, Any]],
+        folded: tuple[Array, Array] | None = None,
+    ) -> Array:
+        """`forward` by a kernel with conv2d's arguments; `folded` are a weight and a bias to take for its own."""
+        weight, bias = folded or (self.weight.data, self.bias.data if self.bias else None)
+        filters = weight.reshape(self.out_channels, *self.window.kernel, -1)
+        y, res = kernel(self._as_images(x, self.in_shape), filters, bias, self.window, self.groups)
         ctx.save(res)
         return y.reshape(len(x), *self.out_shape)
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
+        return self.run_backward(dy, ctx, ctx.ops.conv2d_backward)
+
+    def run_backward(self, dy: Array, ctx: Context, kernel: Callable[..., Gradients]) -> Array | None:
+        """`backward` by a kernel with conv2d_backward's arguments."""
         (res,) = ctx.saved
-        dx, dw, db = ctx.ops.conv2d_backward(
-            self._as_images(dy, self.out_shape), res, **ctx.needs(self.weight, self.bias)
-        )
+        dx, dw, db = kernel(self._as_images(dy, self.out_shape), res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, None if dw is None else dw.reshape(self.weight.shape)), (self.bias, db))
         return None if dx is None else dx.reshape(len(dy), *self.in_shape)
+
+    def _join(self, following: Layer, inference: bool) -> Layer | None:
+        if type(following) is ReLU:
+            return ConvReLU(self, following)
+        return FoldedNorm(self, following) if inference and type(following) is BatchNorm else None
 
 
 class Conv2d(_Convolution):
@@ -112,6 +134,9 @@ class Conv2d(_Convolution):
         height, width, channels = in_shape
         places = self.window.out_size((height, width))
         return math.prod((*places, self.out_channels, *self.window.kernel, channels // self.groups))
+
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        return self._join(following, inference)
 
 
 class Conv1d(_Convolution):
@@ -165,6 +190,9 @@ class Conv1d(_Convolution):
         length, channels = in_shape
         places = self.window.out_size((1, length))[1]
         return places * self.out_channels * self.window.kernel[1] * channels // self.groups
+
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        return self._join(following, inference)
 
 
 def check_groups(groups: int, channels: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from layernet.backend import Array, Shape
 from layernet.backend.arrays import sum_to
@@ -12,7 +14,11 @@ from layernet.core.init import InitFunction
 from layernet.core.layer import Layer
 from layernet.core.param import Param
 from layernet.errors import ShapeError
+from layernet.layers.activation import ReLU
+from layernet.layers.fused import LinearReLU
 from layernet.layers.shape import channels_of
+
+Gradients = tuple[Array | None, Array | None, Array | None]
 
 
 class Linear(Layer):
@@ -43,15 +49,26 @@ class Linear(Layer):
         return (*in_shape[:-1], self.out_features)
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        y, res = ctx.ops.linear(x, self.weight.data, self.bias.data if self.bias else None)
+        return self.run(x, ctx, ctx.ops.linear)
+
+    def run(self, x: Array, ctx: Context, kernel: Callable[..., tuple[Array, Any]]) -> Array:
+        """`forward` by a kernel with linear's arguments."""
+        y, res = kernel(x, self.weight.data, self.bias.data if self.bias else None)
         ctx.save(res)
         return y
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
+        return self.run_backward(dy, ctx, ctx.ops.linear_backward)
+
+    def run_backward(self, dy: Array, ctx: Context, kernel: Callable[..., Gradients]) -> Array | None:
+        """`backward` by a kernel with linear_backward's arguments."""
         (res,) = ctx.saved
-        dx, dw, db = ctx.ops.linear_backward(dy, res, **ctx.needs(self.weight, self.bias))
+        dx, dw, db = kernel(dy, res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
+
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        return LinearReLU(self, following) if type(following) is ReLU else None
 
     def flops(self, in_shape: Shape) -> int:
         return math.prod(in_shape) * self.out_features

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from layernet.backend import Array, Shape
 from layernet.core import init
@@ -10,6 +12,8 @@ from layernet.core.context import Context
 from layernet.core.layer import Layer
 from layernet.core.param import Buffer, Param
 from layernet.errors import ShapeError, UsageError
+from layernet.layers.activation import ReLU
+from layernet.layers.fused import NormReLU
 from layernet.layers.shape import channels_of
 from layernet.layers.spatial import image_size
 
@@ -60,34 +64,46 @@ class BatchNorm(_Norm):
         return out_shape
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        follows = ctx.needs_update(self.running_mean)
-        if follows:
-            y, res = self._normalize_by_batch(x, ctx)
-        else:
-            y, res = ctx.ops.batch_norm_given(
-                x, self.running_mean.data, self.running_var.data, *self._affine(), self.eps
-            )
-        ctx.save(follows, res)
+        y, kept = self.run(x, ctx, ctx.ops.batch_norm, ctx.ops.batch_norm_given)
+        ctx.save(*kept)
         return y
 
-    def _normalize_by_batch(self, x: Array, ctx: Context) -> tuple[Array, object]:
+    def run(
+        self, x: Array, ctx: Context, by_batch: Callable[..., Any], given: Callable[..., Any], *more: Array | None
+    ) -> tuple[Array, tuple[bool, Any]]:
+        """(y, what backward needs) by a kernel with batch_norm's arguments or one with batch_norm_given's, and more."""
+        if not ctx.needs_update(self.running_mean):
+            y, res = given(x, self.running_mean.data, self.running_var.data, *self._affine(), self.eps, *more)
+            return y, (False, res)
         count = x.size // x.shape[-1]
         if count < 2:
             raise UsageError(
                 f"{self.label}: a training batch of shape {x.shape} has {count} value a channel, which has no variance",
                 "use a larger batch, drop a short last one (drop_last), or freeze the layer",
             )
-        y, mean, var, res = ctx.ops.batch_norm(x, *self._affine(), self.eps)
+        y, mean, var, res = by_batch(x, *self._affine(), self.eps, *more)
         ctx.update_buffer(self.running_mean, mean, self.momentum)
         ctx.update_buffer(self.running_var, var * (count / (count - 1)), self.momentum)
-        return y, res
+        return y, (True, res)
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
-        follows, res = ctx.saved
-        kernel = ctx.ops.batch_norm_backward if follows else ctx.ops.batch_norm_given_backward
+        by_batch, res = ctx.saved
+        kernel = ctx.ops.batch_norm_backward if by_batch else ctx.ops.batch_norm_given_backward
         dx, dw, db = kernel(dy, res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
+
+    def scale_and_shift(self, ctx: Context) -> tuple[Array, Array]:
+        """What the layer does in evaluation, y = x scale + shift; both (C)."""
+        weight, bias = self._affine()
+        scale = 1.0 / ctx.xp.sqrt(self.running_var.data + self.eps)
+        if weight is not None:
+            scale = scale * weight
+        shift = -self.running_mean.data * scale
+        return scale, shift if bias is None else shift + bias
+
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        return NormReLU(self, following) if type(following) is ReLU else None
 
     def flops(self, in_shape: Shape) -> int:
         return math.prod(in_shape)

@@ -67,7 +67,8 @@ class Bench:
         self, x: Array, training: bool, *, step: int = 0, recording: bool = True, needs_input_grad: bool = True
     ) -> tuple[Array, Context]:
         """One forward: the output and the call, which `backward` takes."""
-        tape = Tape(self.net.device, self.net.dtype, training, recording, self.net.seed, step)
+        steps = self.net.steps(inference=not training and not recording)
+        tape = Tape(self.net.device, self.net.dtype, training, recording, self.net.seed, step, steps=steps)
         needs_input_grad = needs_input_grad and not self.takes_integers
         top = Context(tape, None, needs_input_grad, recording)
         return top.call(self.layer, x, needs_input_grad=needs_input_grad)

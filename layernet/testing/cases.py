@@ -308,6 +308,38 @@ TARGETS: dict[str, Targets] = {
 """Targets that a loss may take: class numbers, numbers from 0 to 1 or -1 and 1 in the outputs' shape, shares of 1."""
 
 
+def _steps(note: str, shape: Shape, make: Callable[[], list[Layer]]) -> Case:
+    return Case("Sequential", lambda: Sequential(make()), shape, note)
+
+
+def _conv(channels: int = 4, bias: bool = True) -> Conv2d:
+    return Conv2d(channels, 3, padding=1, bias=bias, bias_init=init.normal())
+
+
+STEPS: list[Case] = [
+    _steps("Conv2d + ReLU", (5, 4, 3), lambda: [_conv(), ReLU()]),
+    _steps("Conv2d + ReLU, groups, no bias", (5, 4, 4), lambda: [Conv2d(4, 3, stride=2, groups=2, bias=False), ReLU()]),
+    _steps("Conv1d + ReLU", (6, 3), lambda: [Conv1d(4, 3, padding=1), ReLU()]),
+    _steps("Linear + ReLU", (5,), lambda: [Linear(4, bias_init=init.normal()), ReLU()]),
+    _steps("Linear + ReLU, sequence, no bias", (3, 5), lambda: [Linear(4, bias=False), ReLU()]),
+    _steps("BatchNorm + ReLU", (4, 3, 5), lambda: [BatchNorm(), ReLU()]),
+    _steps("BatchNorm + ReLU, not affine", (5,), lambda: [BatchNorm(affine=False), ReLU()]),
+    _steps("Conv2d + BatchNorm", (5, 4, 3), lambda: [_conv(), BatchNorm()]),
+    _steps("Conv2d + BatchNorm + ReLU", (5, 4, 3), lambda: [_conv(bias=False), BatchNorm(), ReLU()]),
+    _steps("Conv1d + BatchNorm + ReLU, few outputs", (3, 3), lambda: [Conv1d(9, 3), BatchNorm(affine=False), ReLU()]),
+    _steps("Residual + ReLU", (4, 5, 3), lambda: [Residual([_conv(3), BatchNorm()]), ReLU()]),
+    _steps("Residual + ReLU, body a norm", (4, 3), lambda: [Residual([BatchNorm()]), ReLU()]),
+    _steps(
+        "Residual + ReLU, shortcut",
+        (4, 5, 3),
+        lambda: [Residual([_conv(), ReLU(), _conv(), BatchNorm()], [_conv(bias=False), BatchNorm()]), ReLU()],
+    ),
+    _steps("ReLU + MaxPool2d", (6, 5, 3), lambda: [ReLU(), MaxPool2d(2)]),
+    _steps("ReLU + MaxPool2d, all ties", (7, 6, 3), lambda: [ReLU(), MaxPool2d(3, stride=2, padding=1, ties="all")]),
+]
+"""What a plan joins: every kind of step."""
+
+
 def _loss(cls: type[Loss], targets: Targets, note: str = "", shape: Shape = (5,), **arguments: Any) -> Case:
     return Case(cls.__name__, partial(cls, **arguments), shape, note, targets)
 

@@ -171,9 +171,9 @@ class NetCheck:
         return Variable(layer, tensor, data, known, evaluate, missing=gradient is None)
 
     def _first_not_finite(self, runner: Runner) -> str:
-        for index, layer in enumerate(self.net.layers):
+        for index, step in enumerate(runner.steps):
             if not finite(runner.output_of(index)):
-                return self._top if self._alone else layer.label
+                return self._top if self._alone else step.label
         return self._top
 
     def _fail(self, rule: str, layer: str, tensor: str, message: str, cause: str = "") -> None:

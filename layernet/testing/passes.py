@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.core.context import Context, Tape
+from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.core.param import Param
 from layernet.testing.sampling import projection, stream
@@ -20,9 +21,9 @@ STEP = 0
 
 
 class Runner:
-    """Runs a net forward on one input, from its beginning or from one of the layers of its chain.
+    """Runs a net forward on one input, from its beginning or from one of the `steps` of its chain.
 
-    What the layers before it give is kept from a first run: changing a parameter changes nothing before its layer. The
+    What the steps before it give is kept from a first run: changing a parameter changes nothing before its layer. The
     kept inputs are used only where they lead to the very output of `net.forward`.
     """
 
@@ -30,6 +31,9 @@ class Runner:
         self.net = net
         self.x = x
         self.training = training
+        self._planned = net.steps(inference=not training)
+        self.steps: Sequence[Layer] = self._planned.get(net.root, net.layers)
+        """The layers of the net, or what its plan runs in their place."""
         self._inputs: list[Array] = []
         self._emitted: list[dict[str, Array]] = []
         whole, pieces = self.run(), self._run_from(0, keep=True)
@@ -37,7 +41,7 @@ class Runner:
             self._inputs = []
 
     def run(self, start: int = 0) -> Tape:
-        """A pass that keeps nothing for backward. Layers before `start` must give what they gave at first."""
+        """A pass that keeps nothing for backward. Steps before `start` must give what they gave at first."""
         if start and self._inputs:
             return self._run_from(start)
         return self.net.forward(self.x, training=self.training, step=STEP, recording=False)
@@ -47,14 +51,14 @@ class Runner:
         return self.net.forward(self.x, training=self.training, step=STEP, needs_input_grad=needs_input_grad)
 
     def output_of(self, index: int) -> Array:
-        """What a layer of the chain gives."""
+        """What a step gives."""
         tape = self._run_from(0, keep=True)
-        return self._inputs[index + 1] if index + 1 < len(self.net.layers) else tape.output
+        return self._inputs[index + 1] if index + 1 < len(self.steps) else tape.output
 
     def first_use(self, param: Param) -> int:
-        """The index of the first layer of the chain that uses the parameter."""
-        for index, layer in enumerate(self.net.layers):
-            if any(param is other for other in layer.params().values()):
+        """The index of the first step that uses the parameter."""
+        for index, step in enumerate(self.steps):
+            if any(param is other for other in step.params().values()):
                 return index
         return 0
 
@@ -62,17 +66,17 @@ class Runner:
         net = self.net
         if keep:
             self._inputs, self._emitted = [], []
-        tape = Tape(net.device, net.dtype, self.training, False, net.seed, STEP)
+        tape = Tape(net.device, net.dtype, self.training, False, net.seed, STEP, steps=self._planned)
         # the contexts of Net.forward and Sequential.forward, so that randomness has the same keys
         chain = Context(tape, net.root, False, False, Context(tape, None, False, False))
         with net.device.activate():
             y = self.x if keep else self._inputs[start]
             tape.outputs.update({} if keep else self._emitted[start])
-            for layer in net.layers[start:]:
+            for step in self.steps[start:]:
                 if keep:
                     self._inputs.append(y)
                     self._emitted.append(dict(tape.outputs))
-                y, _ = chain.call(layer, y)
+                y, _ = chain.call(step, y)
         tape.outputs["output"] = y
         return tape
 

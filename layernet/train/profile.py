@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layernet.core.layer import Layer
-from layernet.core.net import Net
+from layernet.core.plan import running
 from layernet.core.sequential import Sequential
 from layernet.layers.composite import Block
 from layernet.text import aligned
@@ -106,10 +105,10 @@ class Profile(Callback):
         self._steps: list[tuple[float, dict[_Key, float]]] = []
         self._layers: list[tuple[str, str]] = []
         watch.wrap(trainer, "train_step", ("", "framework"), outermost=True)
-        for layer in _running(trainer.net):
+        for layer in running(trainer.net.root, trainer.net.steps()):
             only_runs_layers = type(layer).forward in (Sequential.forward, Block.forward)
             if not only_runs_layers:
-                self._layers.append((layer.path, type(layer).__name__))
+                self._layers.append((layer.path, layer.kind))
             for what in ("forward", "backward"):
                 watch.wrap(layer, what, ("", "framework") if only_runs_layers else (layer.path, what))
         for objective in trainer.config.objectives:
@@ -178,12 +177,6 @@ class Profile(Callback):
                     yield batch
 
         return waiting
-
-
-def _running(net: Net) -> Iterator[Layer]:
-    """Every layer that may be called, in order."""
-    for _, layer in net.root.walk():
-        yield layer
 
 
 class _Stopwatch:

@@ -52,6 +52,7 @@ def test_defaults_are_filled_in() -> None:
         "kernels": "auto",
         "precise": False,
         "threads": None,
+        "plan": "on",
         "data": {
             "train": {"type": "FakeData", "shape": [6], "classes": 3, "length": 512, "seed": 0},
             "val": None,

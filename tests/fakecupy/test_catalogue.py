@@ -42,7 +42,7 @@ if get_device().name != "cpu":
 on_devices = pytest.mark.parametrize("device", DEVICES)
 
 NETS: dict[str, Callable[[], Net]] = {
-    **{case.label: lambda case=case: Net([case.make()], case.shape) for case in cases.LAYERS},
+    **{case.label: lambda case=case: Net([case.make()], case.shape) for case in (*cases.LAYERS, *cases.STEPS)},
     "Ref": lambda: Net([Linear(5).named("first"), Tanh(), Ref("first")], (5,)),
     "a head on the side": lambda: Net([Linear(4), AuxiliaryHead("side", [Linear(3)]), Tanh()], (5,)),
     "a block after a layer": lambda: Net([Conv2d(4, 3, padding=1), BasicBlock(6, stride=2)], (7, 6, 3)),

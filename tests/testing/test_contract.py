@@ -8,14 +8,14 @@ from layernet.config.names import BUILT_IN
 from layernet.core.context import Context
 from layernet.testing import CheckFailed, check_layer
 from layernet.testing.alarms import alarms, seeds_for
-from layernet.testing.cases import LAYERS, LOSSES, Case
+from layernet.testing.cases import LAYERS, LOSSES, STEPS, Case
 from layernet.testing.check_layer import broken_rules, inspect_layer
 from layernet.testing.contract import RULES
 from layernet.testing.engine import Settings
 from tests.testing import broken_contract
 
 
-@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.label)
+@pytest.mark.parametrize("case", [*LAYERS, *STEPS], ids=lambda case: case.label)
 def test_every_layer_keeps_the_contract(case):
     report = check_layer(case.make(), case.shape, **case.options)
     assert "never run" not in str(report)

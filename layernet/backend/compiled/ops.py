@@ -199,6 +199,40 @@ class CompiledOps(
         dx, dw, db, dz = self._batch_norm_gradients(dy, res, need_dx)
         return dx, dw, db, dy if dz is None else dz
 
+    def batch_norm_given(
+        self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Any]:
+        result = _norm_given(x, mean, var, weight, bias, eps, False, None)
+        return result or super().batch_norm_given(x, mean, var, weight, bias, eps)
+
+    def batch_norm_given_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        if not isinstance(res, _Normalised):
+            return super().batch_norm_given_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        return _norm_given_gradients(dy, res, need_dx, need_dw or need_db)[:3]
+
+    def batch_norm_given_relu(
+        self,
+        x: Array,
+        mean: Array,
+        var: Array,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        shortcut: Array | None = None,
+    ) -> tuple[Array, Any]:
+        result = _norm_given(x, mean, var, weight, bias, eps, True, shortcut)
+        return result or super().batch_norm_given_relu(x, mean, var, weight, bias, eps, shortcut)
+
+    def batch_norm_given_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None, Array]:
+        if not isinstance(res, _Normalised):
+            return super().batch_norm_given_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        dx, dw, db, dz = _norm_given_gradients(dy, res, need_dx, need_dw or need_db)
+        return dx, dw, db, dy if dz is None else dz
+
     def _batch_norm(
         self, x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool, shortcut: Array | None
     ) -> tuple[Array, Array, Array, Any] | None:
@@ -238,6 +272,40 @@ class _Normalised(NamedTuple):
     rstd: Array
     scale: Array
     shortcut: bool
+
+
+def _norm_given(
+    x: Array,
+    mean: Array,
+    var: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    relu: bool,
+    shortcut: Array | None,
+) -> tuple[Array, _Normalised] | None:
+    """None where it is numpy's to do."""
+    if not _takes(x) or (shortcut is not None and not _takes(shortcut)):
+        return None
+    rstd = 1.0 / np.sqrt(var.astype(np.float64) + eps)
+    scale = rstd if weight is None else rstd * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    y = norm.scale(x, scale, shift, relu, shortcut)
+    return y, _Normalised(x, y if relu else None, mean, rstd, scale, shortcut is not None)
+
+
+def _norm_given_gradients(
+    dy: Array, res: _Normalised, need_dx: bool, need_sums: bool
+) -> tuple[Array | None, Array | None, Array | None, Array | None]:
+    dy = np.ascontiguousarray(dy)
+    dx = dz = dw = db = None
+    if need_sums:
+        sums, dots = norm.gradient_sums(res.x, dy, res.y, res.mean)
+        dw, db = (dots * res.rstd).astype(dy.dtype), sums.astype(dy.dtype)
+    if need_dx or res.shortcut:
+        none = np.zeros_like(res.scale)
+        dx, dz = norm.gradient(res.x, dy, res.y, res.scale, none, none, want_dz=res.shortcut)
+    return dx, dw, db, dz
 
 
 def _corner(window: Window) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Neighbours computed by one kernel, where a device has one: here, one after the other."""
+"""Neighbours computed by one kernel, where a device has one: here, one after the other in one array."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ class FusedOps(ActivationOps, ConvOps, NormOps):
     ) -> tuple[Array, Any]:
         """relu(conv2d(x))"""
         y, res = self.conv2d(x, weight, bias, window, groups)
-        y, mask = self.relu(y)
-        return y, (res, mask)
+        self.xp.maximum(y, 0, out=y)
+        return y, (res, y)
 
     def conv2d_relu_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         """(dx, dw, db)"""
-        inner, mask = res
-        dz = self.relu_backward(dy, mask)
+        inner, y = res
+        dz = self.relu_backward(dy, y)
         return self.conv2d_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
 
     def linear_relu(self, x: Array, weight: Array, bias: Array | None) -> tuple[Array, Any]:
         """relu(linear(x))"""
         y, res = self.linear(x, weight, bias)
-        y, mask = self.relu(y)
-        return y, (res, mask)
+        self.xp.maximum(y, 0, out=y)
+        return y, (res, y)
 
     def linear_relu_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         """(dx, dw, db)"""
-        inner, mask = res
-        dz = self.relu_backward(dy, mask)
+        inner, y = res
+        dz = self.relu_backward(dy, y)
         return self.linear_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
 
     def batch_norm_relu(
@@ -49,14 +49,39 @@ class FusedOps(ActivationOps, ConvOps, NormOps):
         y, mean, var, res = self.batch_norm(x, weight, bias, eps)
         if shortcut is not None:
             y += shortcut
-        y, mask = self.relu(y)
-        return y, mean, var, (res, mask)
+        self.xp.maximum(y, 0, out=y)
+        return y, mean, var, (res, y)
 
     def batch_norm_relu_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None, Array]:
         """(dx, dweight, dbias, gradient of the shortcut)"""
-        inner, mask = res
-        dz = self.relu_backward(dy, mask)
+        inner, y = res
+        dz = self.relu_backward(dy, y)
         dx, dw, db = self.batch_norm_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         return dx, dw, db, dz
+
+    def batch_norm_given_relu(
+        self,
+        x: Array,
+        mean: Array,
+        var: Array,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        shortcut: Array | None = None,
+    ) -> tuple[Array, Any]:
+        """relu(batch_norm_given(x) + shortcut)"""
+        y, res = self.batch_norm_given(x, mean, var, weight, bias, eps)
+        if shortcut is not None:
+            y += shortcut
+        self.xp.maximum(y, 0, out=y)
+        return y, (res, y)
+
+    def batch_norm_given_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None, Array]:
+        """(dx, dweight, dbias, gradient of the shortcut)"""
+        inner, y = res
+        dz = self.relu_backward(dy, y)
+        return *self.batch_norm_given_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db), dz

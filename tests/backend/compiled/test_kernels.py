@@ -13,6 +13,7 @@ import os
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -245,6 +246,35 @@ def test_batch_norm(
     assert_near(found[2], exact[2], unit * abs(dy64).sum(axes), "db")
     if extra:
         assert (found[3] == dy64).all()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shortcut", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (64, 40), (1, 3)])
+def test_batch_norm_by_given_statistics(shape: tuple[int, ...], relu: bool, shortcut: bool, affine: bool) -> None:
+    rng = np.random.default_rng(shape)
+    x, dy, other = (normal(rng, shape) for _ in range(3))
+    mean, weight, bias = (normal(rng, shape[-1:]) for _ in range(3))
+    var = abs(normal(rng, shape[-1:]))
+    given = (mean, var, weight if affine else None, bias if affine else None)
+    extra = (other,) if relu and shortcut else ()
+    name = "batch_norm_given_relu" if relu else "batch_norm_given"
+    y, res = getattr(FAST, name)(x, *given, 1e-2, *extra)
+    exact_y, exact_res = getattr(REFERENCE, name)(*in_float64(x, *given), 1e-2, *in_float64(*extra))
+    size = 40 * ROUNDOFF * (1 + abs(exact_y) + (abs(x) + abs(mean)) * abs(weight) / np.sqrt(var + 1e-2))
+    assert_near(y, exact_y, size + 40 * ROUNDOFF * abs(other), "y")
+    found = getattr(FAST, f"{name}_backward")(dy, res)
+    exact = getattr(REFERENCE, f"{name}_backward")(dy.astype("float64"), exact_res)
+    axes = tuple(range(x.ndim - 1))
+    assert_near(found[0], exact[0], 40 * ROUNDOFF * abs(exact[0]).max(), "dx")
+    most = (abs(x) + abs(mean)).max(axes) / np.sqrt(var + 1e-2)
+    assert_near(found[1], exact[1], 40 * ROUNDOFF * most * abs(dy).sum(axes), "dw")
+    assert_near(found[2], exact[2], 40 * ROUNDOFF * abs(dy).sum(axes), "db")
+    if extra:
+        assert (found[3] == exact[3]).all()
+    nothing = dict.fromkeys(("need_dx", "need_dw", "need_db"), False)
+    assert extra or getattr(FAST, f"{name}_backward")(dy, res, **nothing)[:3] == (None, None, None)
 
 
 def test_a_pass_in_float64_is_numpys() -> None:
