@@ -31,7 +31,7 @@ class NumpyConvOps(ConvOps):
         row_bias = None if bias is None else np.tile(bias, width)  # numpy adds long rows faster than short ones
         for images, columns in _column_blocks(x, window):
             block = y[images]
-            np.matmul(columns, filters, out=block.reshape(len(columns), -1))
+            np.matmul(columns, filters, out=block.reshape(len(columns), len(weight)))
             if row_bias is not None:
                 rows = block.reshape(-1, len(row_bias))
                 rows += row_bias
@@ -51,7 +51,7 @@ class NumpyConvOps(ConvOps):
         flat = dw.reshape(len(dw), -1)
         part = np.empty_like(flat)
         for images, columns in _column_blocks(x, window):
-            flat += np.matmul(dy[images].reshape(len(columns), -1).T, columns, out=part)
+            flat += np.matmul(dy[images].reshape(len(columns), len(dw)).T, columns, out=part)
         return dw
 
     def _conv2d_dx(self, dy: Array, shape: Shape, weight: Array, window: Window, groups: int) -> Array:

@@ -218,7 +218,8 @@ def _candidates(kind: Kind, module: ModuleType) -> list[str]:
 
 def _what(found: Any) -> str:
     if inspect.isclass(found):
-        return f"a class that subclasses {', '.join(base.__name__ for base in found.__bases__)}"
+        names = [next(c.__name__ for c in base.__mro__ if c.__name__[0] != "_") for base in found.__bases__]
+        return f"a class that subclasses {', '.join(names)}"
     return "a function" if callable(found) else f"of type {type(found).__name__}"
 
 

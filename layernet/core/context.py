@@ -147,6 +147,14 @@ class Context:
         """Whether the parameter's gradient is wanted: false when it is frozen, or when there is none."""
         return param is not None and not param.frozen
 
+    def needs(self, weight: Param | None, bias: Param | None) -> dict[str, bool]:
+        """`need_dx`, `need_dw` and `need_db`, which say to the backward of a kernel what is wanted of it."""
+        return {
+            "need_dx": self.needs_input_grad,
+            "need_dw": self.needs_grad(weight),
+            "need_db": self.needs_grad(bias),
+        }
+
     def grad(self, param: Param) -> tuple[Array, bool]:
         """(buffer, accumulate): write the gradient into the buffer, adding to what is there when accumulate."""
         accumulate = param.has_grad

@@ -34,6 +34,8 @@ class Layer(Configurable):
     """True for layers that take integers (indices) rather than the net's float type."""
     placed: bool = False
     """Whether it was built for a place in a net: a layer object has one."""
+    before_failure: dict[str, Any] | None = None
+    """What its attributes were before an attempt to build a net failed; kept by the net, until the next attempt."""
     integer_bound: int | None = None
     """What the integers of an `integer_input` layer stay below, where it knows: checks then draw from 0 up to it."""
     learns: bool = True

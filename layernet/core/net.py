@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, Self
 
@@ -29,17 +30,13 @@ class Net:
     def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int]) -> None:
         self.input_shape: Shape = tuple(int(n) for n in input_shape)
         self.root = _chain(layers)
-        ties = _replace_refs(self.root)
-        try:
+        with _forgotten_where_it_fails(self.root):
+            ties = _replace_refs(self.root)
             self.root.connect(self.input_shape)
             self.ties = dict(ties)
             """The layers that stand for a `Ref`, with those that they share everything with."""
             for copy, source in ties:
                 tie(copy, source)
-        except Exception:
-            for _, layer in self.root.walk():  # the layers are in no net: another attempt may use them
-                layer.placed = False
-            raise
         for path, layer in self.root.walk():
             layer.path = path
         self._params = self.root.params()
@@ -283,6 +280,28 @@ def _chain(layers: Sequence[Layer]) -> Sequential:
                 "build a second one, or share the parameters with Ref(name)",
             )
     return Sequential(list(layers))
+
+
+@contextmanager
+def _forgotten_where_it_fails(root: Layer) -> Iterator[None]:
+    """Build a net of the layers as they were declared, whatever an attempt that failed has left in them.
+
+    What is left stays until the next attempt: it tells how far the first one came.
+    """
+    declared = []
+    for _, layer in root.walk():  # whole before part: a composite may hold what stood in for a Ref
+        if layer.before_failure is not None:
+            attributes = layer.before_failure
+            vars(layer).clear()
+            vars(layer).update(attributes)
+        declared.append((layer, dict(vars(layer))))
+    try:
+        yield
+    except Exception:
+        for layer, attributes in declared:
+            if "placed" not in attributes:  # else another net has it
+                layer.before_failure = attributes
+        raise
 
 
 def _replace_refs(root: Layer) -> list[tuple[Layer, Layer]]:

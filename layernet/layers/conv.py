@@ -16,29 +16,34 @@ from layernet.errors import ShapeError
 from layernet.layers.spatial import Size2d, image_size, out_length, out_size, pair
 
 
-class _Convolution(Layer):
-    """Arguments, parameters and passes of a convolution, which the kernel does on images."""
+class Filters(Layer):
+    """What layers with filters share: how many there are, in how many groups, and their biases."""
 
-    out_channels: int
-    groups: int
-    window: Window
     weight: Param
     bias: Param | None
 
-    def _set_filters(
-        self, out_channels: int, groups: int, bias: bool, weight_init: InitFunction, bias_init: InitFunction
-    ) -> None:
+    def _set_filters(self, out_channels: int, groups: int, bias: bool, bias_init: InitFunction) -> None:
         if out_channels < 1:
             raise ValueError(f"out_channels must be at least 1, got {out_channels}")
         if groups < 1 or out_channels % groups:
             raise ValueError(f"groups must divide out_channels={out_channels}, got {groups}")
-        self.out_channels, self.groups, self.use_bias = out_channels, groups, bias
-        self.weight_init, self.bias_init = weight_init, bias_init
+        self.out_channels, self.groups, self.use_bias, self.bias_init = out_channels, groups, bias, bias_init
+
+    def _bias_of(self, shape: Shape) -> Param | None:
+        """The biases, of this shape, spared by weight decay; None where there are to be none."""
+        return Param(shape, self.bias_init, decay_mult=0) if self.use_bias else None
+
+
+class _Convolution(Filters):
+    """Parameters and passes of a convolution, which the kernel does on images."""
+
+    window: Window
+    weight_init: InitFunction
 
     def _declare(self, kernel: tuple[int, ...], channels: int) -> None:
         check_groups(self.groups, channels)
         self.weight = Param((self.out_channels, *kernel, channels // self.groups), self.weight_init)
-        self.bias = Param((self.out_channels,), self.bias_init, decay_mult=0) if self.use_bias else None
+        self.bias = self._bias_of((self.out_channels,))
 
     def _as_images(self, array: Array, example: Shape) -> Array:
         """A batch whose examples have this shape, as images."""
@@ -55,11 +60,7 @@ class _Convolution(Layer):
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         (res,) = ctx.saved
         dx, dw, db = ctx.ops.conv2d_backward(
-            self._as_images(dy, self.out_shape),
-            res,
-            need_dx=ctx.needs_input_grad,
-            need_dw=ctx.needs_grad(self.weight),
-            need_db=ctx.needs_grad(self.bias),
+            self._as_images(dy, self.out_shape), res, **ctx.needs(self.weight, self.bias)
         )
         ctx.add_grads((self.weight, None if dw is None else dw.reshape(self.weight.shape)), (self.bias, db))
         return None if dx is None else dx.reshape(len(dy), *self.in_shape)
@@ -93,7 +94,8 @@ class Conv2d(_Convolution):
         bias_init: InitFunction = init.constant(0.0),
         ceil_mode: bool = False,
     ) -> None:
-        self._set_filters(out_channels, groups, bias, weight_init, bias_init)
+        self._set_filters(out_channels, groups, bias, bias_init)
+        self.weight_init = weight_init
         self.window = sliding_window(kernel_size, stride, padding, dilation)
         self.ceil_mode = ceil_mode
 
@@ -138,7 +140,8 @@ class Conv1d(_Convolution):
                 raise ValueError(f"{name} must be a whole number, got {value!r}")
         if not isinstance(padding, int | str):
             raise ValueError(f"padding must be a number of steps, 'same' or 'valid', got {padding!r}")
-        self._set_filters(out_channels, groups, bias, weight_init, bias_init)
+        self._set_filters(out_channels, groups, bias, bias_init)
+        self.weight_init = weight_init
         along_rows = sliding_window(kernel_size, stride, padding, dilation)
         self.window = Window(
             (1, kernel_size), (1, stride), ((0, 0), along_rows.padding[0]), (1, dilation)

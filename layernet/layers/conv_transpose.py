@@ -8,14 +8,13 @@ from layernet.backend import Array, Shape
 from layernet.core import init
 from layernet.core.context import Context
 from layernet.core.init import InitFunction
-from layernet.core.layer import Layer
 from layernet.core.param import Param
 from layernet.errors import ShapeError
-from layernet.layers.conv import check_groups, sliding_window
+from layernet.layers.conv import Filters, check_groups, sliding_window
 from layernet.layers.spatial import Size2d, image_size, pair
 
 
-class ConvTranspose2d(Layer):
+class ConvTranspose2d(Filters):
     """y[r s + i d - p, t s + j d - p, o] = bias[o] + sum over r, t, i, j, c of x[r, t, c] weight[c, i, j, o].
 
     The transpose of the Conv2d with the same arguments and weight: it maps the shape of that one's output to the shape
@@ -46,17 +45,13 @@ class ConvTranspose2d(Layer):
         weight_init: InitFunction | None = None,
         bias_init: InitFunction = init.constant(0.0),
     ) -> None:
-        if out_channels < 1:
-            raise ValueError(f"out_channels must be at least 1, got {out_channels}")
-        if groups < 1 or out_channels % groups:
-            raise ValueError(f"groups must divide out_channels={out_channels}, got {groups}")
+        self._set_filters(out_channels, groups, bias, bias_init)
         pair("padding", padding, minimum=0)  # a number: "same" and "valid" are a convolution's
-        self.out_channels, self.groups, self.use_bias = out_channels, groups, bias
         self.window = sliding_window(kernel_size, stride, padding, dilation)
         self.output_padding = pair("output_padding", output_padding, minimum=0)
         if any(more >= step for more, step in zip(self.output_padding, self.window.stride, strict=True)):
             raise ValueError(f"output_padding must be below stride {stride!r}, got {output_padding!r}")
-        self.weight_init, self.bias_init = weight_init, bias_init
+        self.weight_init = weight_init
 
     def build(self, in_shape: Shape) -> Shape:
         size, channels = image_size("ConvTranspose2d", in_shape), in_shape[2]
@@ -78,7 +73,7 @@ class ConvTranspose2d(Layer):
         filters = (*self.window.kernel, self.out_channels // self.groups)
         self.weight = Param((channels, *filters), weight_init)
         self.weight.units = (self.groups, channels // self.groups, *filters), (0, 4)
-        self.bias = Param((self.out_channels,), self.bias_init, decay_mult=0) if self.use_bias else None
+        self.bias = self._bias_of((self.out_channels,))
         return height, width, self.out_channels
 
     def forward(self, x: Array, ctx: Context) -> Array:
@@ -90,13 +85,7 @@ class ConvTranspose2d(Layer):
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         (res,) = ctx.saved
-        dx, dw, db = ctx.ops.conv_transpose2d_backward(
-            dy,
-            res,
-            need_dx=ctx.needs_input_grad,
-            need_dw=ctx.needs_grad(self.weight),
-            need_db=ctx.needs_grad(self.bias),
-        )
+        dx, dw, db = ctx.ops.conv_transpose2d_backward(dy, res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 

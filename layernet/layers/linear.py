@@ -49,13 +49,7 @@ class Linear(Layer):
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         (res,) = ctx.saved
-        dx, dw, db = ctx.ops.linear_backward(
-            dy,
-            res,
-            need_dx=ctx.needs_input_grad,
-            need_dw=ctx.needs_grad(self.weight),
-            need_db=ctx.needs_grad(self.bias),
-        )
+        dx, dw, db = ctx.ops.linear_backward(dy, res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 

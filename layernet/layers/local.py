@@ -10,13 +10,12 @@ from layernet.backend.random import Stream
 from layernet.core import init
 from layernet.core.context import Context
 from layernet.core.init import InitFunction
-from layernet.core.layer import Layer
 from layernet.core.param import Param
-from layernet.layers.conv import check_groups, sliding_window
+from layernet.layers.conv import Filters, check_groups, sliding_window
 from layernet.layers.spatial import Size2d, image_size, out_size
 
 
-class Local2d(Layer):
+class Local2d(Filters):
     """y[h, w, o] = bias[h, w, o] + sum over i, j, c of x[h s + i - p, w s + j - p, c] weight[h, w, o, i, j, c].
 
     A convolution whose filters are other ones at every place: cuda-convnet's `local`, also called locally connected.
@@ -43,12 +42,8 @@ class Local2d(Layer):
         bias_init: InitFunction = init.constant(0.0),
         ceil_mode: bool = False,
     ) -> None:
-        if out_channels < 1:
-            raise ValueError(f"out_channels must be at least 1, got {out_channels}")
-        if groups < 1 or out_channels % groups:
-            raise ValueError(f"groups must divide out_channels={out_channels}, got {groups}")
-        self.out_channels, self.groups, self.use_bias = out_channels, groups, bias
-        self.weight_init, self.bias_init = weight_init, bias_init
+        self._set_filters(out_channels, groups, bias, bias_init)
+        self.weight_init = weight_init
         self.window = sliding_window(kernel_size, stride, padding)
         self.ceil_mode = ceil_mode
 
@@ -65,7 +60,7 @@ class Local2d(Layer):
 
         self.weight = Param((*out_shape, *self.window.kernel, channels // self.groups), filters)
         self.weight.units = self.weight.shape, (0, 1, 2)
-        self.bias = Param(out_shape, self.bias_init, decay_mult=0) if self.use_bias else None
+        self.bias = self._bias_of(out_shape)
         return out_shape
 
     def forward(self, x: Array, ctx: Context) -> Array:
@@ -76,13 +71,7 @@ class Local2d(Layer):
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         (res,) = ctx.saved
-        dx, dw, db = ctx.ops.local2d_backward(
-            dy,
-            res,
-            need_dx=ctx.needs_input_grad,
-            need_dw=ctx.needs_grad(self.weight),
-            need_db=ctx.needs_grad(self.bias),
-        )
+        dx, dw, db = ctx.ops.local2d_backward(dy, res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 

@@ -32,13 +32,6 @@ class _Norm(Layer):
     def _affine(self) -> tuple[Array | None, Array | None]:
         return self.weight.data if self.weight else None, self.bias.data if self.bias else None
 
-    def _needs(self, ctx: Context) -> dict[str, bool]:
-        return {
-            "need_dx": ctx.needs_input_grad,
-            "need_dw": ctx.needs_grad(self.weight),
-            "need_db": ctx.needs_grad(self.bias),
-        }
-
 
 class BatchNorm(_Norm):
     """y = (x - mean) / sqrt(var + eps) * weight + bias, per channel over the batch and all places.
@@ -92,7 +85,7 @@ class BatchNorm(_Norm):
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         follows, res = ctx.saved
         kernel = ctx.ops.batch_norm_backward if follows else ctx.ops.batch_norm_given_backward
-        dx, dw, db = kernel(dy, res, **self._needs(ctx))
+        dx, dw, db = kernel(dy, res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 
@@ -118,7 +111,7 @@ class LayerNorm(_Norm):
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         (res,) = ctx.saved
-        dx, dw, db = ctx.ops.layer_norm_backward(dy, res, **self._needs(ctx))
+        dx, dw, db = ctx.ops.layer_norm_backward(dy, res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 
@@ -159,7 +152,7 @@ class GroupNorm(_Norm):
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         (res,) = ctx.saved
-        dx, dw, db = ctx.ops.group_norm_backward(dy, res, **self._needs(ctx))
+        dx, dw, db = ctx.ops.group_norm_backward(dy, res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 
@@ -211,7 +204,7 @@ class InstanceNorm2d(_Norm):
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         given, res = ctx.saved
         kernel = ctx.ops.batch_norm_given_backward if given else ctx.ops.group_norm_backward
-        dx, dw, db = kernel(dy, res, **self._needs(ctx))
+        dx, dw, db = kernel(dy, res, **ctx.needs(self.weight, self.bias))
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from layernet.backend import Array, Shape
 from layernet.backend.window import Window
 from layernet.core.context import Context
@@ -133,14 +135,17 @@ class Maxout(Layer):
         return (*in_shape[:-1], groups)
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        rows = x.reshape(len(x), -1, x.shape[-1], 1)  # an image whose columns are the channels
-        return maximum(rows, self.window, self.ties, ctx).reshape(len(x), *self.out_shape)
+        return maximum(self._as_image(x), self.window, self.ties, ctx).reshape(len(x), *self.out_shape)
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         if not ctx.needs_input_grad:
             return None
-        dx = maximum_backward(dy.reshape(len(dy), -1, dy.shape[-1], 1), self.ties, ctx)
+        dx = maximum_backward(self._as_image(dy), self.ties, ctx)
         return dx.reshape(len(dy), *self.in_shape)
+
+    def _as_image(self, array: Array) -> Array:
+        """The channels as columns, in one row for each place."""
+        return array.reshape(len(array), math.prod(array.shape[1:-1]), array.shape[-1], 1)
 
 
 def _first_maximum(window: Array, ctx: Context) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ equal parts that know nothing of each other, and every matrix becomes a stack wi
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from layernet.backend import Array, Shape
@@ -80,7 +81,7 @@ class ConvOps(LinearOps):
         image = x.reshape(n, height, width, groups, channels // groups).transpose(3, 0, 1, 2, 4)
         for tap in window.taps((height, width)):
             columns[..., tap.row, tap.column, :][tap.feeds] = image[tap.reads]
-        return columns.reshape(groups, n * shape[2] * shape[3], -1)
+        return columns.reshape(groups, n * shape[2] * shape[3], math.prod(shape[4:]))
 
     def _col2im(self, columns: Array, shape: Shape, window: Window, groups: int) -> Array:
         """The transpose of `_im2col`: every pixel sums what the windows over it hold for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from layernet.backend import Array
@@ -44,7 +45,8 @@ class LocalOps(ConvOps):
     def _columns_by_place(self, x: Array, window: Window, groups: int) -> Array:
         """(groups, places, N, kh * kw * C / groups)"""
         columns = self._im2col(x, window, groups)
-        return columns.reshape(groups, len(x), -1, columns.shape[-1]).transpose(0, 2, 1, 3)
+        places = math.prod(window.out_size(x.shape[1:3]))
+        return columns.reshape(groups, len(x), places, columns.shape[-1]).transpose(0, 2, 1, 3)
 
 
 def _filters_by_place(weight: Array, groups: int) -> Array:

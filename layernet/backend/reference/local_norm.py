@@ -106,7 +106,7 @@ class LocalNormOps(KernelFamily):
         whole = moved.shape[-1] // size * size
         sums = []
         if whole:
-            blocks = moved[..., :whole].reshape(*moved.shape[:-1], -1, size).sum(axis=-1)
+            blocks = moved[..., :whole].reshape(*moved.shape[:-1], whole // size, size).sum(axis=-1)
             sums.append(self.xp.repeat(blocks, size, axis=-1))
         if rest := moved.shape[-1] - whole:
             sums.append(self.xp.repeat(moved[..., whole:].sum(axis=-1, keepdims=True), rest, axis=-1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from layernet.backend import Array
@@ -103,7 +104,7 @@ class NormOps(ChannelOps):
         """(y, mean, var, res): every group of neighbouring channels of each example of x (N, ..., C) brought to mean 0
         and variance 1, then scaled and shifted per channel. `mean` and `var` (N, groups) are biased.
         """
-        flat = x.reshape(len(x), -1, x.shape[-1])
+        flat = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
         count = flat.shape[1] * x.shape[-1] // groups
         mean = self._over_groups(self.example_sum(flat), groups) / count
         xhat = flat - self._to_channels(mean, x.shape[-1])
@@ -138,11 +139,11 @@ class NormOps(ChannelOps):
 
     def _over_groups(self, a: Array, groups: int) -> Array:
         """(N, 1, C) -> (N, groups, 1): the sum over the channels of each group."""
-        return a.reshape(len(a), groups, -1).sum(axis=-1, keepdims=True)
+        return a.reshape(len(a), groups, a.shape[-1] // groups).sum(axis=-1, keepdims=True)
 
     def _to_channels(self, a: Array, channels: int) -> Array:
         """(N, groups, 1) -> (N, 1, C): every channel gets its group's number."""
-        return self.xp.repeat(a.reshape(len(a), 1, -1), channels // a.shape[1], axis=-1)
+        return self.xp.repeat(a.reshape(len(a), 1, a.shape[1]), channels // a.shape[1], axis=-1)
 
     def rms_norm(self, x: Array, weight: Array | None, eps: float) -> tuple[Array, Any]:
         """The last axis of x (..., C) brought to mean square 1, then scaled per channel."""
