@@ -62,7 +62,11 @@ class Schedule(Configurable):
 
 
 class Constant(Schedule):
-    """1."""
+    """1, the learning rate as it is given.
+
+    As with every schedule that has `warmup`, the factor first grows linearly for that long: (step + 1) / warmup, in
+    steps from 0.
+    """
 
     def __init__(self, warmup: Duration | None = None) -> None:
         self.warmup = check_duration("warmup", warmup)
@@ -177,8 +181,8 @@ class Decay(Schedule):
     """From 1 to 1 / `by` over all of training, in the form: cuda-convnet's `linear`, `exp`, `dexp[base; by; steps]`.
 
     `linear` is 1 - p + p / by, `exp` is by^(-p), and `dexp` is that in `steps` level stairs, the first at 1, the last
-    at 1 / by. p is the share of training that is done, from the end of the warm-up. As cuda-convnet2's lr.cu, where a
-    stair includes its end; its base is our `lr`.
+    at 1 / by. p is the share of training that is done, counted from the end of the warm-up. As cuda-convnet2's lr.cu,
+    where a stair includes its end; its base is our `lr`.
     """
 
     def __init__(
