@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from layernet.backend.reference.activation import ActivationOps
+from layernet.backend.reference.arithmetic import ArithmeticOps
 from layernet.backend.reference.channels import ChannelOps
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.reference.embedding import EmbeddingOps
@@ -38,6 +39,7 @@ class Ops(
     LinearOps,
     NormOps,
     ChannelOps,
+    ArithmeticOps,
     EmbeddingOps,
     LocalNormOps,
     LossOps,

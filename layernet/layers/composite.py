@@ -37,7 +37,7 @@ class _Branches(Layer):
         return [y for y, _ in calls], [tape for _, tape in calls]
 
     def _backward_branches(self, tapes: Sequence[Context], gradients: Sequence[Array], ctx: Context) -> Array | None:
-        return _sum([ctx.backward(tape, dy) for tape, dy in zip(tapes, gradients, strict=True)])
+        return _sum([ctx.backward(tape, dy) for tape, dy in zip(tapes, gradients, strict=True)], ctx)
 
 
 class _Elementwise(_Branches):
@@ -71,7 +71,7 @@ class Add(_Elementwise):
     def forward(self, x: Array, ctx: Context) -> Array:
         outputs, tapes = self._forward_branches(x, ctx)
         ctx.save(tapes)
-        y = _sum(outputs)
+        y = _sum(outputs, ctx)
         assert y is not None
         return y
 
@@ -332,10 +332,10 @@ def _named_branches(branches: list[list[Layer]]) -> list[Layer]:
     return [Sequential(layers).named(f"branch_{number}") for number, layers in enumerate(branches, 1)]
 
 
-def _sum(arrays: Sequence[Array | None]) -> Array | None:
+def _sum(arrays: Sequence[Array | None], ctx: Context) -> Array | None:
     """The sum, in an array of its own unless there is but one; None when nothing is to be added."""
     total: Array | None = None
     for array in arrays:
         if array is not None:
-            total = array if total is None else total + array
+            total = array if total is None else ctx.ops.add(total, array)
     return total

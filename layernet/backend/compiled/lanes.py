@@ -30,12 +30,6 @@ def _same(number: int) -> ir.Constant:
 
 
 @_operation(vec, vec, vec, vec, vec)
-def where_equal(builder, left, right, a, b):
-    """a where left = right, else b."""
-    return builder.select(builder.fcmp_ordered("==", left, right), a, b)
-
-
-@_operation(vec, vec, vec, vec, vec)
 def where_beats(builder, left, right, a, b):
     """a where left > right or left is NaN, else b."""
     wins = builder.or_(builder.fcmp_ordered(">", left, right), builder.fcmp_unordered("uno", left, left))
@@ -120,10 +114,14 @@ def store_bytes(builder, address, value):
     builder.store(narrow, _pointer(builder, address, _BYTES), align=1)
 
 
-@_operation(vec, types.intp)
-def load_bytes(builder, address):
-    """Bytes as numbers in 0..255."""
-    return builder.uitofp(builder.load(_pointer(builder, address, _BYTES), align=1), _VECTOR)
+@_operation(vec, types.intp, types.intp, vec)
+def where_byte(builder, address, number, a):
+    """a where the byte at the address and behind is the number, else 0."""
+    byte = builder.trunc(number, ir.IntType(8))
+    nothing = ir.Constant(_BYTES, ir.Undefined)
+    everywhere = builder.shuffle_vector(builder.insert_element(nothing, byte, _INT32(0)), nothing, _same(0))
+    same = builder.icmp_unsigned("==", builder.load(_pointer(builder, address, _BYTES), align=1), everywhere)
+    return builder.select(same, a, _constant(0.0))
 
 
 @_operation(types.void, types.intp, types.intp)

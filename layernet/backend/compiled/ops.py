@@ -9,6 +9,7 @@ import numpy as np
 from layernet.backend import Array
 from layernet.backend.compiled import direct, direct_gradient, elementwise, norm, product, winograd, winograd_gradient
 from layernet.backend.compiled.activation import CompiledActivationOps
+from layernet.backend.compiled.arithmetic import CompiledArithmeticOps
 from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
 from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
@@ -31,6 +32,7 @@ class CompiledOps(
     CompiledDepthwiseOps,
     CompiledGroupedOps,
     CompiledRandomOps,
+    CompiledArithmeticOps,
     NumpyOps,
 ):
     """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.arrays import takes
-from layernet.backend.compiled.lanes import load_bytes, store_bytes, where_beats, where_equal, window_peak, window_sum
+from layernet.backend.compiled.lanes import store_bytes, where_beats, where_byte, window_peak, window_sum
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.simd import LANES, fma, load_first, load_float, load_int, splat, store_first
 from layernet.backend.reference.pool import PoolOps
@@ -134,9 +134,9 @@ def _maximum_gradient(arguments, task):
                     tap = load_int(row_tap + i * 8) * kernel_width
                     for j in range(first, last):
                         at = line + load_int(column_place + j * 8)
-                        number = splat(np.float32(tap + load_int(column_tap + j * 8)))
                         value = load_first(dy + (at * channels + c) * 4, left)
-                        total = total + where_equal(load_bytes(winners + at * pitch + c), number, value, zero)
+                        number = tap + load_int(column_tap + j * 8)
+                        total = total + where_byte(winners + at * pitch + c, number, value)
                 store_first(dx + ((row * width + column) * channels + c) * 4, total, left)
 
 
