@@ -76,6 +76,21 @@ def test_global_avg_as_the_reference(shape):
     np.testing.assert_allclose(dx, REFERENCE.global_avg_pool2d_backward(dy, x.shape), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kernel", [(2, 2), (3, 3), (1, 4), (5, 2)])
+@pytest.mark.parametrize("channels", [1, 16, 20])
+def test_windows_that_tile_the_image(kernel, channels):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-4, 0, (2, 3 * kernel[0], 2 * kernel[1], channels)).astype(np.float32)
+    window = Window(kernel, kernel)
+    y, res = COMPILED.max_pool2d(x, window)
+    expected, reference_res = REFERENCE.max_pool2d(x, window)
+    np.testing.assert_array_equal(y, expected)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    np.testing.assert_array_equal(
+        COMPILED.max_pool2d_backward(dy, res), REFERENCE.max_pool2d_backward(dy, reference_res)
+    )
+
+
 @pytest.mark.parametrize("kernel", [2, 3, 4])
 def test_nan_wins_wherever_it_is(kernel):
     window = Window((kernel, kernel))
