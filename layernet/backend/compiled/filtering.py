@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from layernet.backend.compiled import simd
+from layernet.backend.compiled import simd, squares
 from layernet.backend.compiled.launch import Routine
 from layernet.backend.compiled.simd import (
     BYTES,
@@ -81,11 +81,11 @@ INPUT, OUTPUT, FILTER, SPREAD, GATHER = range(5)
 def _bodies(m: int, r: int) -> tuple[Any, ...]:
     outputs, filters, inputs = matrices(m, r)
     return (
-        simd.transform(inputs),
-        simd.transform(outputs),
-        simd.transform(filters),
-        simd.transform(_transposed(outputs)),
-        simd.transform(_transposed(filters)),
+        squares.transform(inputs),
+        squares.transform(outputs),
+        squares.transform(filters),
+        squares.transform(_transposed(outputs)),
+        squares.transform(_transposed(filters)),
     )
 
 

@@ -12,8 +12,8 @@ from layernet.backend.compiled.simd import (
     load_float,
     store,
     store_float,
-    transpose_square,
 )
+from layernet.backend.compiled.squares import transpose_square
 
 
 @Kernel

@@ -15,8 +15,8 @@ from layernet.backend.compiled.simd import (
     load_first,
     splat,
     store,
-    transpose_square,
 )
+from layernet.backend.compiled.squares import transpose_square
 
 
 @njit

@@ -1,0 +1,90 @@
+"""Squares of vectors: M X M^T for a fixed matrix, and transposition."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from layernet.backend.compiled.simd import _INT32, _INT64, _VECTOR, LANES, _constant, _fma, _pointer
+
+
+def transform(matrix):
+    """The intrinsic (source, row, column, target, target_row, target_column) that stores M X M^T.
+
+    X is a square of vectors, its rows `row` and its columns `column` bytes apart; the result likewise. The matrix is a
+    tuple of rows.
+    """
+    outs, ins = len(matrix), len(matrix[0])
+
+    def combine(builder, weights, vectors):
+        """The weighted sum, zeros left out and ones not multiplied by."""
+        terms = sorted(((w, v) for w, v in zip(weights, vectors, strict=True) if w), key=lambda t: abs(t[0]) != 1)
+        (weight, result), *rest = terms
+        if weight != 1:
+            result = builder.fmul(_constant(weight), result) if weight != -1 else builder.fneg(result)
+        for weight, vector in rest:
+            if weight == 1:
+                result = builder.fadd(result, vector)
+            elif weight == -1:
+                result = builder.fsub(result, vector)
+            else:
+                result = _fma(builder, _constant(weight), vector, result)
+        return result
+
+    @intrinsic
+    def apply(typingctx, source, row, column, target, target_row, target_column):
+        def generate(context, builder, signature, values):
+            source, row, column, target, target_row, target_column = values
+
+            def at(base, i, down, j, right):
+                return builder.add(base, builder.add(builder.mul(down, _INT64(i)), builder.mul(right, _INT64(j))))
+
+            halves = []
+            for j in range(ins):
+                line = [
+                    builder.load(_pointer(builder, at(source, i, row, j, column), _VECTOR), align=4) for i in range(ins)
+                ]
+                halves.append([combine(builder, weights, line) for weights in matrix])
+            for i in range(outs):
+                line = [halves[j][i] for j in range(ins)]
+                for j in range(outs):
+                    builder.store(
+                        combine(builder, matrix[j], line),
+                        _pointer(builder, at(target, i, target_row, j, target_column), _VECTOR),
+                        align=4,
+                    )
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 6), generate
+
+    return apply
+
+
+@intrinsic
+def transpose_square(typingctx, source, source_pitch, target, target_pitch):
+    """Store a square of LANES x LANES floats transposed; its rows are `source_pitch` and `target_pitch` bytes apart."""
+
+    def generate(context, builder, signature, values):
+        source, source_pitch, target, target_pitch = values
+        rows = [
+            builder.load(_pointer(builder, builder.add(source, builder.mul(source_pitch, _INT64(i))), _VECTOR), align=4)
+            for i in range(LANES)
+        ]
+        # Eklundh: exchange the off-diagonal quarters of blocks of 2, 4, 8, ... rows and columns
+        half = 1
+        while half < LANES:
+            first = [lane + LANES - half if lane & half else lane for lane in range(LANES)]
+            second = [lane + LANES if lane & half else lane + half for lane in range(LANES)]
+            masks = [ir.Constant(ir.VectorType(_INT32, LANES), mask) for mask in (first, second)]
+            for i in range(LANES):
+                if not i & half:
+                    a, b = rows[i], rows[i + half]
+                    rows[i], rows[i + half] = (builder.shuffle_vector(a, b, mask) for mask in masks)
+            half *= 2
+        for i in range(LANES):
+            to = builder.add(target, builder.mul(target_pitch, _INT64(i)))
+            builder.store(rows[i], _pointer(builder, to, _VECTOR), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), generate
