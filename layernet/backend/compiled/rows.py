@@ -200,13 +200,16 @@ def _count(x: Array) -> int:
     return int(x.size) // int(x.shape[-1])
 
 
-def normalise(x: Array, weight: Array | None, bias: Array | None, eps: float, centred: bool) -> tuple[Array, _Rows]:
+def normalise(
+    x: Array, weight: Array | None, bias: Array | None, eps: float, centred: bool
+) -> tuple[Array, Any] | None:
+    """None where squares are too large for float32: the deviation is then infinite, and 1 / deviation 0."""
     rows, size = _count(x), x.shape[-1]
     means, rstds = np.empty((2, rows), dtype=np.float32)
     y = np.empty_like(x)
     least = np.array([eps], dtype=np.float32)
     launch(_normalise, x, rows, size, int(centred), weight, bias, least, means, rstds, y, threads())
-    return y, _Rows(x, means, rstds, weight, centred)
+    return (y, _Rows(x, means, rstds, weight, centred)) if rstds.all() else None
 
 
 def normalise_gradient(dy: Array, res: _Rows, need_dx: bool) -> tuple[Array | None, Array, Array]:
@@ -263,9 +266,8 @@ class CompiledRowOps(ActivationOps, NormOps, LossOps):
         return super().cross_entropy_backward(res) if isinstance(res, tuple) else res
 
     def layer_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Any]:
-        if not takes(x, weight, bias):
-            return super().layer_norm(x, weight, bias, eps)
-        return normalise(x, weight, bias, eps, True)
+        found = normalise(x, weight, bias, eps, True) if takes(x, weight, bias) else None
+        return found or super().layer_norm(x, weight, bias, eps)
 
     def layer_norm_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
@@ -275,9 +277,8 @@ class CompiledRowOps(ActivationOps, NormOps, LossOps):
         return normalise_gradient(dy, res, need_dx)
 
     def rms_norm(self, x: Array, weight: Array | None, eps: float) -> tuple[Array, Any]:
-        if not takes(x, weight):
-            return super().rms_norm(x, weight, eps)
-        return normalise(x, weight, None, eps, False)
+        found = normalise(x, weight, None, eps, False) if takes(x, weight) else None
+        return found or super().rms_norm(x, weight, eps)
 
     def rms_norm_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True
