@@ -251,6 +251,8 @@ def test_messages_name_every_part_and_the_right_one():
     net = Net([Conv2d(4, 1).named("stem"), BatchNorm().named("norm"), ReLU().named("act")], (1, 1, 3)).bind("cpu")
     labels = [step.label for step in steps_of(net, inference=True)]
     assert labels == ["layer stem+norm+act (Conv2d+BatchNorm+ReLU)"]
+    block = Net([BasicBlock(3).named("block")], (4, 4, 3))
+    assert [step.path for step in steps_of(block)] == ["block.residual_1+bn2+relu2", "block.bn1+relu1"]
     with pytest.raises(UsageError, match=r"layer norm \(BatchNorm\): a training batch of shape \(1, 1, 1, 4\)"):
         net.forward(np.zeros((1, 1, 1, 3)), training=True)
 
