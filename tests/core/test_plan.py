@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from layernet.backend import compiled
 from layernet.backend.device import get_device
 from layernet.config.experiment import load_config, load_config_text
 from layernet.core.context import Context, Tape
@@ -245,6 +246,18 @@ def test_a_folded_norm_uses_the_values_of_now(conv, examples):
         for net in (on, off):
             for tensor in (*net.params().values(), *net.buffers().values()):
                 tensor.data[...] += 0.1 * (round_ + 1)
+
+
+def test_compiled_kernels_with_and_without():
+    if problem := compiled.problem():
+        pytest.skip(problem)
+    on, off = (net.bind(get_device("cpu", "numba"), "float32") for net in pair(small, (6, 6, 3)))
+    x = numbers(3, 6, 6, 3).astype("float32")
+    for pattern in ("nothing", "block.*", "b*"):
+        if pattern != "nothing":
+            on.freeze(pattern)
+            off.freeze(pattern)
+        close(*(passes(net, x, needs_input_grad=True) for net in (on, off)), 1e-4)
 
 
 def test_messages_name_every_part_and_the_right_one():
