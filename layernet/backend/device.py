@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from layernet.backend import Array, compiled
+from layernet.backend.allocation import keep_pages
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.ops import Ops
 from layernet.errors import DeviceError
@@ -110,6 +111,7 @@ def _find(name: str, kernels: str, precise: bool) -> Device:
 
 
 def _cpu(kernels: str, precise: bool) -> Device:
+    keep_pages()
     if kernels == "auto":
         return _find("cpu", "numba" if compiled.problem() is None else "numpy", precise)
     if kernels == "numpy":  # which round as sums do, precise or not

@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_config(parser)
     add_compute(parser)
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="also what a training step keeps, by what runs; makes the net's arrays and tries a few examples",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +49,26 @@ def run(args: argparse.Namespace) -> int:
         f"batch of {config.data.batch_size}: {size(sum(row.bytes for row in top))} of outputs"
     )
     print(f"it computes with {_what(config)}")
+    if args.memory:
+        print(_memory(config))
     return 0
+
+
+def _memory(config: ExperimentConfig) -> str:
+    """What a training step holds on to: a line for everything that runs and keeps something, and the sum."""
+    from layernet.core.memory import predict
+    from layernet.train.compute import device_for
+
+    net = config.net.bind(device_for(config), config.dtype, config.seed)
+    state = config.optimizer.attach(net).state_dict().values()
+    batch = config.data.batch_size
+    bytes_kept = predict(net, batch)
+    lines = [(f"kept from forward to backward, batch of {batch}", "memory")]
+    lines += [(label.removeprefix("layer "), size(n)) for label, n in bytes_kept.items()]
+    lines.append(("in all", size(sum(bytes_kept.values()))))
+    lines.append(("parameters and gradients", size(net.arena.data.nbytes + net.arena.grad.nbytes)))
+    lines.append(("the optimizer's state", size(sum(array.nbytes for array in state))))
+    return "\n" + aligned(lines, right={1})
 
 
 def _what(config: ExperimentConfig) -> str:

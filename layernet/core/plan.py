@@ -25,7 +25,8 @@ class Step(Layer):
         """The layers that it calls."""
         self.placed = True
         self.in_shape, self.out_shape = parts[0].in_shape, parts[-1].out_shape
-        self.path = "+".join(part.path for part in parts)
+        beside = parts[0].path.rpartition(".")[0] + "."
+        self.path = "+".join([parts[0].path, *(part.path.removeprefix(beside) for part in parts[1:])])
         self.learns = any(part.learns for part in parts)
         self.learns_itself = any(part.learns_itself for part in parts)
 

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from layernet.backend import compiled
 from layernet.backend.device import get_device
 from layernet.config.experiment import load_config, load_config_text
 from layernet.core.context import Context, Tape
@@ -247,10 +248,24 @@ def test_a_folded_norm_uses_the_values_of_now(conv, examples):
                 tensor.data[...] += 0.1 * (round_ + 1)
 
 
+def test_compiled_kernels_with_and_without():
+    if problem := compiled.problem():
+        pytest.skip(problem)
+    on, off = (net.bind(get_device("cpu", "numba"), "float32") for net in pair(small, (6, 6, 3)))
+    x = numbers(3, 6, 6, 3).astype("float32")
+    for pattern in ("nothing", "block.*", "b*"):
+        if pattern != "nothing":
+            on.freeze(pattern)
+            off.freeze(pattern)
+        close(*(passes(net, x, needs_input_grad=True) for net in (on, off)), 1e-4)
+
+
 def test_messages_name_every_part_and_the_right_one():
     net = Net([Conv2d(4, 1).named("stem"), BatchNorm().named("norm"), ReLU().named("act")], (1, 1, 3)).bind("cpu")
     labels = [step.label for step in steps_of(net, inference=True)]
     assert labels == ["layer stem+norm+act (Conv2d+BatchNorm+ReLU)"]
+    block = Net([BasicBlock(3).named("block")], (4, 4, 3))
+    assert [step.path for step in steps_of(block)] == ["block.residual_1+bn2+relu2", "block.bn1+relu1"]
     with pytest.raises(UsageError, match=r"layer norm \(BatchNorm\): a training batch of shape \(1, 1, 1, 4\)"):
         net.forward(np.zeros((1, 1, 1, 3)), training=True)
 
