@@ -9,7 +9,6 @@ from typing import Self
 
 from rich.console import Console
 
-from layernet.backend.memory import keep_freed_memory
 from layernet.config.experiment import ExperimentConfig, check_data, load_config
 from layernet.core.blame import blame
 from layernet.core.net import Net
@@ -177,8 +176,6 @@ class Experiment:
         for note in (differences(run.facts, used), hint(self.config, self.net)):
             if note:
                 display.say(note)
-        if self.net.device.name == "cpu":
-            keep_freed_memory()
         try:
             with computing(self.config, self.net):
                 trainer.fit()

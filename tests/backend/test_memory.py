@@ -16,10 +16,10 @@ import sys
 
 import numpy as np
 
-from layernet.backend.memory import keep_freed_memory
+from layernet.backend.allocation import keep_pages
 
 if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+    assert keep_pages()
 
 
 def faults():
