@@ -96,7 +96,7 @@ def test_wrong_running_statistics_fail(script, monkeypatch):
 
 def test_an_optimizer_that_is_slightly_wrong_fails(script, monkeypatch):
     right = Adam._follow
-    monkeypatch.setattr(Adam, "_follow", lambda self, w, g, s, lr, t: right(self, w, g, s, lr * (1 + 1e-8), t))
+    monkeypatch.setattr(Adam, "_follow", lambda self, w, g, s, lr, *rest: right(self, w, g, s, lr * (1 + 1e-8), *rest))
     assert script.main(["Adam", "--draws", "2"]) == 1
 
 
