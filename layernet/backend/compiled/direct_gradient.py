@@ -108,7 +108,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
             top, left, padded_height, padded_width, down, right, kh, kw, a_rows, c_rows,
             scratch("convolve", threads() * padded_size), padded_size, threads(),
         )  # fmt: skip
-        launch(_add_parts, parts, size * 4, threads(), dw, dw.size, threads())
+        launch(add_parts, parts, size * 4, threads(), dw, dw.size, threads())
         return
     pitch = -(-outs // TILE_COLUMNS) * TILE_COLUMNS
     size = taps * pitch
@@ -122,7 +122,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
         scratch("convolve", threads() * slab), slab, threads(),
     )  # fmt: skip
     total = np.empty((taps, pitch), dtype=np.float32)
-    launch(_add_parts, parts, size * 4, threads(), total, total.size, threads())
+    launch(add_parts, parts, size * 4, threads(), total, total.size, threads())
     dw.reshape(outs, taps)[...] = total[:, :outs].T
 
 
@@ -132,7 +132,7 @@ def _waste(count: int, unit: int) -> float:
 
 
 @Kernel
-def _add_parts(arguments, task):
+def add_parts(arguments, task):
     """target = the sum of the parts, in order."""
     (parts, part_size, count, target, size, tasks) = unpack(arguments, 6)
     first, last = split((size + LANES - 1) // LANES, task, tasks)

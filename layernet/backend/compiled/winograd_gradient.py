@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from layernet.backend import Array
 from layernet.backend.compiled import simd
 from layernet.backend.compiled.crosswise import multiply_crosswise
+from layernet.backend.compiled.direct_gradient import add_parts
 from layernet.backend.compiled.filtering import GATHER, INPUT, SIDE, SPREAD, TRANSFORMS, place, spread_window
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.product import offsets
@@ -14,9 +17,15 @@ from layernet.backend.compiled.simd import (
     TILE_COLUMNS,
     TILE_ROWS,
     load,
+    splat,
+    store,
     store_first,
     tile,
 )
+from layernet.backend.compiled.winograd import BLOCK_ROWS
+
+OWN_BYTES = 450_000
+"""Up to so many bytes of dU, every task has its own; and so much a block of its transformed tiles takes."""
 
 CHUNK_BYTES = 8 << 20
 """What a chunk of transformed tiles takes for the gradient of the filters: it should stay in the level-3 cache."""
@@ -63,6 +72,56 @@ def _multiply_frequencies(arguments, task):
                 z + f * z_step, 0, out_pitch, a_rows, outs, v + f * v_step + c * 4, 0, in_pitch, 1, count,
                 target + c * 4, c_rows, TILE_COLUMNS, start, ins - c <= LANES,
             )  # fmt: skip
+
+
+@Kernel
+def _accumulate_blocks(arguments, task):
+    """Per task its own dU, from blocks of tiles that stay in its level-2 cache with it."""
+    (
+        transform, a, x, dy, height, width, ins, out_height, out_width, outs, top, left, tiles, block,
+        du, du_size, du_step, a_rows, c_rows, slab, slab_size, tasks,
+    ) = unpack(arguments, 22)  # fmt: skip
+    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    v_step, z_step = block * in_pitch + 64, block * out_pitch + 64
+    v = slab + task * slab_size
+    z = v + a * a * v_step
+    spare = z + a * a * z_step
+    own = du + task * du_size
+    down, across = (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE
+    first, last = split(tiles, task, tasks)
+    if first == last:
+        for c in range(0, du_size, BYTES):
+            store(own + c, splat(np.float32(0)))
+    for begin in range(first, last, block):
+        count = min(block, last - begin)
+        for t in range(count):
+            n, i, j = place(begin + t, down, across, SIDE)
+            image, gradient = x + n * height * width * ins * 4, dy + n * out_height * out_width * outs * 4
+            spread_window(
+                transform, INPUT, a, image, i - top, j - left, height, width, ins, spare, v + t * in_pitch, v_step, a
+            )
+            spread_window(
+                transform,
+                SPREAD,
+                SIDE,
+                gradient,
+                i,
+                j,
+                out_height,
+                out_width,
+                outs,
+                spare,
+                z + t * out_pitch,
+                z_step,
+                a,
+            )
+        start = 0 if begin == first else -1
+        for f in range(a * a):
+            for c in range(0, ins, TILE_COLUMNS):
+                multiply_crosswise(
+                    z + f * z_step, 0, out_pitch, a_rows, outs, v + f * v_step + c * 4, 0, in_pitch, 1, count,
+                    own + f * du_step + c * 4, c_rows, TILE_COLUMNS, start, ins - c <= LANES,
+                )  # fmt: skip
 
 
 @Kernel
@@ -114,18 +173,31 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     transform = TRANSFORMS[r].address
     in_pitch, out_pitch = -(-ins // LANES) * BYTES, -(-outs // LANES) * BYTES
     tiles = n * -(-out_height // SIDE) * -(-out_width // SIDE)
+    du_pitch = -(-ins // TILE_COLUMNS) * TILE_COLUMNS * 4
+    du_step = outs * du_pitch + 64
+    slab = a * a * max(in_pitch, out_pitch)
+    a_rows, c_rows = offsets(outs, 4), offsets(outs, du_pitch)
+    if a * a * du_step <= OWN_BYTES:
+        block = max(8, min(BLOCK_ROWS, OWN_BYTES // (a * a * (in_pitch + out_pitch))))
+        room = -(-(a * a * (block * (in_pitch + out_pitch) + 128) + slab) // 64) * 64
+        du = scratch("u", threads() * a * a * du_step)
+        launch(
+            _accumulate_blocks, transform, a, x, dy, height, width, ins, out_height, out_width, outs, *padding, tiles,
+            block, du, a * a * du_step, du_step, a_rows, c_rows,
+            scratch("convolve", threads() * room), room, threads(),
+        )  # fmt: skip
+        launch(add_parts, du, a * a * du_step, threads(), du, a * a * du_step // 4, threads())
+        spare = scratch("convolve", threads() * slab)
+        launch(_transform_back, transform, a, r, ins, outs, du, du_pitch, du_step, dw, spare, threads())
+        return
     chunk = min(tiles, max(FEW_TILES, CHUNK_BYTES // (a * a * (in_pitch + out_pitch))))
     chunk = -(-tiles // -(-tiles // chunk))  # of equal size
     v_step, z_step = chunk * in_pitch + 64, chunk * out_pitch + 64
-    du_pitch = -(-ins // TILE_COLUMNS) * TILE_COLUMNS * 4
     v = scratch("chunk", a * a * (v_step + z_step))
     z = v + a * a * v_step
-    du_step = outs * du_pitch + 64
     at_once = tiles <= FEW_TILES and a * a * du_step > CHUNK_BYTES
     du = 0 if at_once else scratch("u", a * a * du_step)
-    slab = a * a * max(in_pitch, out_pitch)
     spare = scratch("convolve", threads() * slab)
-    a_rows, c_rows = offsets(outs, 4), offsets(outs, du_pitch)
     for begin in range(0, tiles, chunk):
         count = min(chunk, tiles - begin)
         launch(
