@@ -93,8 +93,11 @@ def _scale(arguments, task):
 
 @Kernel
 def _gradient_sums(arguments, task):
-    """Per task: sums of dz and of dz (x - mean), where dz = dy where y > 0 (mask: 0 none, else y's address)."""
-    (x, dy, mask, rows, columns, mean, sums, tasks) = unpack(arguments, 8)
+    """Per task: sums of dz and of dz (x - mean), where dz = dy where y > 0 (mask: 0 none, else y's address).
+
+    dz itself is written too where there is a mask: the second pass then reads one array for two.
+    """
+    (x, dy, mask, rows, columns, mean, sums, dz_out, tasks) = unpack(arguments, 9)
     first, last = split(rows, task, tasks)
     own = sums + task * columns * 8
     zero = splat(np.float32(0))
@@ -110,6 +113,7 @@ def _gradient_sums(arguments, task):
                 dz = load_first(dy + at, left)
                 if mask:
                     dz = where_positive(load_first(mask + at, left), dz, zero)
+                    store_first(dz_out + at, dz, left)
                 part, part_dot = part + dz, fma(dz, load_first(x + at, left) - m, part_dot)
             store_first(own + c * 4, total + part, left)
             store_first(own + (columns + c) * 4, dot + part_dot, left)
@@ -117,20 +121,14 @@ def _gradient_sums(arguments, task):
 
 @Kernel
 def _gradient(arguments, task):
-    """dx = scale dz + slope x + shift; dz itself too where it is wanted."""
-    (x, dy, mask, rows, columns, scale, slope, shift, dx, dz_out, tasks) = unpack(arguments, 11)
+    """dx = scale dz + slope x + shift; dx may be dz."""
+    (x, dz, rows, columns, scale, slope, shift, dx, tasks) = unpack(arguments, 9)
     first, last = split(rows, task, tasks)
-    zero = splat(np.float32(0))
     for row in range(first, last):
         for c in range(0, columns, LANES):
             left, at = columns - c, (row * columns + c) * 4
-            dz = load_first(dy + at, left)
-            if mask:
-                dz = where_positive(load_first(mask + at, left), dz, zero)
-            if dz_out:
-                store_first(dz_out + at, dz, left)
             rest = fma(load_first(x + at, left), load_first(slope + c * 4, left), load_first(shift + c * 4, left))
-            store_first(dx + at, fma(dz, load_first(scale + c * 4, left), rest), left)
+            store_first(dx + at, fma(load_first(dz + at, left), load_first(scale + c * 4, left), rest), left)
 
 
 def moments(x: Array) -> tuple[Array, Array]:
@@ -159,28 +157,26 @@ def scale(x: Array, scale: Array, shift: Array, relu: bool = False, shortcut: Ar
     return y
 
 
-def gradient_sums(x: Array, dy: Array, y: Array | None, mean: Array) -> tuple[Array, Array]:
-    """Sums over each channel of dz and of dz (x - mean), in float64; dz is dy, where y is given only where y > 0."""
+def gradient_sums(x: Array, dy: Array, y: Array | None, mean: Array) -> tuple[Array, Array, Array]:
+    """(sums over each channel of dz, and of dz (x - mean), in float64; dz): where y is given, dz is dy where y > 0.
+
+    dz is an array of its own then, and dy itself otherwise.
+    """
     view = Rows.of(x)
     sums = np.zeros((threads(), 2, view.columns), dtype=np.float32)
     means = view.spread(mean)
+    dz = dy if y is None else np.empty_like(dy)
     launch(
         _gradient_sums, x, dy, y, view.rows, view.columns,
-        means, sums, threads(),
+        means, sums, dz, threads(),
     )  # fmt: skip
-    return view.gather(sums[:, 0]), view.gather(sums[:, 1])
+    return view.gather(sums[:, 0]), view.gather(sums[:, 1]), dz
 
 
-def gradient(
-    x: Array, dy: Array, y: Array | None, scale: Array, slope: Array, shift: Array, want_dz: bool = False
-) -> tuple[Array, Array | None]:
-    """(scale dz + slope x + shift, dz where it is wanted)"""
+def gradient(x: Array, dz: Array, scale: Array, slope: Array, shift: Array, overwrite: bool = False) -> Array:
+    """scale dz + slope x + shift, in the place of dz where that may be."""
     view = Rows.of(x)
-    dx = np.empty_like(x)
-    dz = np.empty_like(x) if want_dz else None
+    dx = dz if overwrite else np.empty_like(x)
     vectors: list[Any] = [view.spread(v) for v in (scale, slope, shift)]
-    launch(
-        _gradient, x, dy, y, view.rows, view.columns,
-        *vectors, dx, dz, threads(),
-    )  # fmt: skip
-    return dx, dz
+    launch(_gradient, x, dz, view.rows, view.columns, *vectors, dx, threads())
+    return dx

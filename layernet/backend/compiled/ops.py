@@ -199,7 +199,7 @@ class CompiledOps(
         if not isinstance(res, _Normalised):
             return super().batch_norm_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         dx, dw, db, dz = self._batch_norm_gradients(dy, res, need_dx)
-        return dx, dw, db, dy if dz is None else dz
+        return dx, dw, db, dz
 
     def batch_norm_given(
         self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
@@ -233,7 +233,7 @@ class CompiledOps(
         if not isinstance(res, _Normalised):
             return super().batch_norm_given_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         dx, dw, db, dz = _norm_given_gradients(dy, res, need_dx, need_dw or need_db)
-        return dx, dw, db, dy if dz is None else dz
+        return dx, dw, db, dz
 
     def _batch_norm(
         self, x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool, shortcut: Array | None
@@ -253,15 +253,16 @@ class CompiledOps(
 
     def _batch_norm_gradients(
         self, dy: Array, res: _Normalised, need_dx: bool
-    ) -> tuple[Array | None, Array, Array, Array | None]:
+    ) -> tuple[Array | None, Array, Array, Array]:
         dy = np.ascontiguousarray(dy)
         x, y, mean, rstd, scale = res.x, res.y, res.mean, res.rstd, res.scale
-        db, dot = norm.gradient_sums(x, dy, y, mean)
-        dx = dz = None
-        if need_dx or res.shortcut:
+        db, dot, dz = norm.gradient_sums(x, dy, y, mean)
+        dx = None
+        if need_dx:
             count = x.size // x.shape[-1]
             slope = -scale * rstd * rstd * dot / count
-            dx, dz = norm.gradient(x, dy, y, scale, slope, -scale * db / count - slope * mean, want_dz=res.shortcut)
+            ours = dz is not dy and not res.shortcut
+            dx = norm.gradient(x, dz, scale, slope, -scale * db / count - slope * mean, overwrite=ours)
         return dx, (dot * rstd).astype(dy.dtype), db.astype(dy.dtype), dz
 
 
@@ -298,15 +299,16 @@ def _norm_given(
 
 def _norm_given_gradients(
     dy: Array, res: _Normalised, need_dx: bool, need_sums: bool
-) -> tuple[Array | None, Array | None, Array | None, Array | None]:
+) -> tuple[Array | None, Array | None, Array | None, Array]:
     dy = np.ascontiguousarray(dy)
-    dx = dz = dw = db = None
-    if need_sums:
-        sums, dots = norm.gradient_sums(res.x, dy, res.y, res.mean)
+    dx = dw = db = None
+    dz = dy
+    if need_sums or res.y is not None:
+        sums, dots, dz = norm.gradient_sums(res.x, dy, res.y, res.mean)
         dw, db = (dots * res.rstd).astype(dy.dtype), sums.astype(dy.dtype)
-    if need_dx or res.shortcut:
+    if need_dx:
         none = np.zeros_like(res.scale)
-        dx, dz = norm.gradient(res.x, dy, res.y, res.scale, none, none, want_dz=res.shortcut)
+        dx = norm.gradient(res.x, dz, res.scale, none, none, overwrite=dz is not dy and not res.shortcut)
     return dx, dw, db, dz
 
 
