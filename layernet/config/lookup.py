@@ -15,6 +15,7 @@ from typing import Any
 
 from layernet.config.names import BASES, BUILT_IN, Kind
 from layernet.config.userfiles import UserFolder
+from layernet.core.duties import faults
 from layernet.errors import did_you_mean
 
 _MORE = " more"  # how a hint ends that leaves some out
@@ -66,6 +67,8 @@ class Lookup:
             raise LookupFailure(f"{place} has no {attribute!r}", did_you_mean(attribute, _candidates(kind, module)))
         if not _fits(kind, found):
             raise LookupFailure(f"{name} is {_what(found)}, expected {_expected(kind)}")
+        if inspect.isclass(found) and (wrong := faults(found)):
+            raise LookupFailure("; ".join(wrong))
         if file:
             self._files[found] = file
         return found

@@ -17,7 +17,7 @@ from layernet.testing.branches import Fact, Replay, facts_of, never_run
 from layernet.testing.contract import RULES
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck, net_of
-from layernet.testing.raised import once, told
+from layernet.testing.raised import once, owed, told
 from layernet.testing.report import Failure, Report
 
 T = TypeVar("T")
@@ -55,7 +55,9 @@ def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     """What `check_layer` finds, without raising."""
     start = time.perf_counter()
     settings = Settings(**options)
-    report = Report(type(layer).__name__)
+    report = Report(type(layer).__name__, failures=owed(layer))
+    if report.failures:
+        return report
     report.failures = broken_rules(layer, shape, settings)
     gradients = gradcheck(layer, shape, **options)
     if gradients.ok or all(failure.rule == "nothing" for failure in gradients.failures):

@@ -13,7 +13,7 @@ from layernet.testing import rules_losses, rules_penalties
 from layernet.testing.check_layer import CheckFailed, ask
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck
-from layernet.testing.raised import once
+from layernet.testing.raised import once, owed
 from layernet.testing.report import Failure, Report
 from layernet.testing.rules_losses import LARGEST, LossSubject
 from layernet.testing.rules_penalties import PenaltySubject
@@ -48,7 +48,9 @@ def inspect_loss(
     """What `check_loss` finds, without raising."""
     start = time.perf_counter()
     settings = Settings(**options)
-    report = Report(type(loss).__name__)
+    report = Report(type(loss).__name__, failures=owed(loss))
+    if report.failures:
+        return report
     report.failures = broken_loss_rules(loss, shape, targets, settings, largest)
     report.add(_gradients(loss, shape, targets, options))
     report.failures = once(report.failures)

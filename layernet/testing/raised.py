@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from layernet.core.blame import blame
+from layernet.core.duties import faults
+from layernet.core.layer import Layer
 from layernet.errors import ContractError, LayernetError
+from layernet.losses import Loss, Penalty
 from layernet.testing.report import Failure, Report
 
 
@@ -28,6 +31,15 @@ def told(report: Report, subject: str, mode: str) -> Iterator[None]:
         if message is None:
             raise
         report.failures.append(Failure("exception", subject, mode, subject, "", message))
+
+
+def owed(target: Layer | Loss | Penalty) -> list[Failure]:
+    """A failure for every method of the user's classes in it that is missing, or cannot be called as training does."""
+    classes = dict.fromkeys(
+        type(part) for part in ([layer for _, layer in target.walk()] if isinstance(target, Layer) else [target])
+    )
+    name = type(target).__name__
+    return [Failure("contract", name, "contract", name, "", fault) for cls in classes for fault in faults(cls)]
 
 
 def once(failures: Sequence[Failure]) -> list[Failure]:
