@@ -19,6 +19,7 @@ from layernet.testing.rules_losses import LARGEST, LossSubject
 from layernet.testing.rules_penalties import PenaltySubject
 
 _FAR = 6.0
+_LABELS = 'the targets were numbers between 0 and 1: a loss on class labels says targets = "classes" in its class'
 
 
 def check_loss(
@@ -54,6 +55,13 @@ def inspect_loss(
     report.failures = broken_loss_rules(loss, shape, targets, settings, largest)
     report.add(_gradients(loss, shape, targets, options))
     report.failures = once(report.failures)
+    if (
+        isinstance(loss, Loss)
+        and loss.targets == "any"
+        and targets is None
+        and any(" failed: " in f.message for f in report.failures)
+    ):
+        report.notes.append(_LABELS)
     rules = rules_penalties.RULES if isinstance(loss, Penalty) else rules_losses.RULES
     report.notes.append(f"{len(rules)} contract rules asked")
     report.seconds = time.perf_counter() - start

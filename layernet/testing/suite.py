@@ -13,6 +13,7 @@ from layernet.errors import UsageError, did_you_mean
 from layernet.losses import Loss, Penalty
 from layernet.testing.cases import CASES, TARGETS, Case
 from layernet.testing.check_layer import inspect_layer
+from layernet.testing.check_loss import inspect_loss
 from layernet.testing.report import COUNTS, Report, plain
 
 _ROW = "{:44} {:>7} {:>8} {:>10} {:>6} {:>4} {:>8} {:>8} {:>7}  {}"
@@ -163,6 +164,8 @@ def _of_case(case: Case) -> Job:
         target = case.make()
         if isinstance(target, Layer):
             return inspect_layer(target, case.shape, **{**case.options, **options})
-        return case.check(**options)
+        report = inspect_loss(target, case.shape, case.targets, **{**case.options, **options})
+        report.title = case.label
+        return report
 
     return Job(case.label, check)

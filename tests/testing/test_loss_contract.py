@@ -7,7 +7,7 @@ import pytest
 
 from layernet.errors import UsageError
 from layernet.layers.activation import ReLU
-from layernet.losses import BCEWithLogits, CrossEntropy, L2Penalty
+from layernet.losses import BCEWithLogits, CrossEntropy, L2Penalty, Loss
 from layernet.testing import CheckFailed, check_loss, rules_losses, rules_penalties
 from layernet.testing.cases import LOSSES
 from tests.testing import broken_losses
@@ -74,3 +74,15 @@ def test_an_exponential_that_is_meant_passes_with_smaller_outputs():
     with pytest.raises(CheckFailed, match="far outputs: the sum is inf for outputs of up to 100 in float32"):
         check_loss(Exponential(), (4,))
     check_loss(Exponential(), (4,), largest=30.0)
+
+
+def test_a_loss_on_labels_that_does_not_say_so_is_told_how():
+    class Tail(Loss):
+        def forward(self, outputs, target, ctx):
+            return outputs[np.arange(len(target)), target].sum(), len(target)
+
+        def backward(self, ctx):
+            raise AssertionError("never reached")
+
+    with pytest.raises(CheckFailed, match='a loss on class labels says targets = "classes" in its class'):
+        check_loss(Tail(), (5,))
