@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from layernet import losses
 from layernet.backend import Array
 from layernet.core.context import Context, Tape
 from layernet.core.net import Net
@@ -24,7 +25,7 @@ class ObjectivesPass:
 
     def __init__(self, objectives: Sequence[Objective], net: Net, tape: Tape, target: Array) -> None:
         self._objectives = objectives
-        self._tape = tape
+        self._tape, self._target = tape, target
         self._params = {o.name: net.matching(o.loss.params) for o in objectives if isinstance(o.loss, Penalty)}
         self._contexts = [Context(tape) for _ in objectives]
         self.sums: dict[str, tuple[float, float]] = {}
@@ -34,7 +35,7 @@ class ObjectivesPass:
                     value = objective.loss.forward(self._params[objective.name], context)
                     self.sums[objective.name] = (float(value), 1.0)
                 else:
-                    value, normaliser = objective.loss.forward(_output(tape, objective.on), target, context)
+                    value, normaliser = losses.forward(objective.loss, _output(tape, objective.on), target, context)
                     self.sums[objective.name] = (float(value), float(normaliser))
 
     @property
@@ -49,7 +50,8 @@ class ObjectivesPass:
             for objective, context in zip(self._objectives, self._contexts, strict=True):
                 if isinstance(objective.loss, Penalty) or objective.weight == 0:
                     continue
-                dy = objective.loss.backward(context) * self._scale(objective)
+                outputs = _output(self._tape, objective.on)
+                dy = losses.backward(objective.loss, outputs, self._target, context) * self._scale(objective)
                 grads[objective.on] = grads[objective.on] + dy if objective.on in grads else dy
         return grads
 

@@ -111,8 +111,10 @@ class Layer(Configurable):
     @property
     def label(self) -> str:
         """How messages call this layer: its path (or name) and its type."""
-        where = self.path or self.name
-        return f"layer {where} ({type(self).__name__})" if where else f"a {type(self).__name__} layer"
+        where, kind = self.path or self.name, type(self).__name__
+        if not where:
+            return f"a {kind} layer"
+        return f"layer {kind}" if where == kind else f"layer {where} ({kind})"
 
     def children(self) -> dict[str, Layer]:
         """The layers that this one is made of, by name: attributes that hold a layer or a list of layers.

@@ -49,6 +49,10 @@ class Tensor:
         """Whether the values exist."""
         return self._data is not None
 
+    def __array_ufunc__(self, *_: Any, **__: Any) -> None:
+        """Arithmetic with an array, on numpy and cupy: what was meant is `data`."""
+        raise TypeError(f"a {type(self).__name__} is no array: its array is .data")
+
     def draw(self, seed: int) -> np.ndarray[Any, Any]:
         """The initial values: a function of the seed and the path alone, drawn on the host in float64."""
         rng = Stream(key_of(seed, "init", self.path), get_device("cpu").ops, "float64")

@@ -184,4 +184,5 @@ def ask(rules: Sequence[Callable[[T], None]], subject: T, name: str) -> list[Fai
 
 
 def _failure(rule: str, name: str, message: str) -> Failure:
+    message = message.replace(f"layer layer ({name})", f"layer {name}")  # as the rules call the layer under test
     return Failure(rule.replace("_", " "), name, "contract", name, "", message)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from layernet import losses
 from layernet.backend.device import get_device
 from layernet.core.context import Context, Tape
 from layernet.core.layer import Layer
@@ -205,13 +206,13 @@ def _check_loss(loss: Loss, outputs: Any, targets: Any, settings: Settings) -> R
 
     def value() -> tuple[float, float, Context]:
         context = Context(Tape(device, "float64", training=True))
-        total, normaliser = loss.forward(y, targets, context)
+        total, normaliser = losses.forward(loss, y, targets, context)
         return float(total), float(normaliser), context
 
     total, normaliser, context = value()
     if not normaliser > 0:
         raise UsageError(f"nothing in the batch counts for {loss!r}: its normaliser is {normaliser}")
-    gradient = device.to_numpy(loss.backward(context))
+    gradient = device.to_numpy(losses.backward(loss, y, targets, context))
     report = Report(name)
     variables = []
     if gradient.shape != y.shape or gradient.dtype != np.float64:

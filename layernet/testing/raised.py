@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,14 +44,23 @@ def owed(target: Layer | Loss | Penalty) -> list[Failure]:
 
 
 def once(failures: Sequence[Failure]) -> list[Failure]:
-    """The failures, but an exception that ended several rules is told of the first."""
+    """The failures, but a sentence that several rules came to is told of the first: it was one mistake."""
     first: dict[str, Failure] = {}
     others: dict[str, int] = {}
     for failure in failures:
-        what = failure.message.partition(" failed: ")[2] or str(failure)
+        what = _sentence(failure)
         others[what] = others[what] + 1 if what in first else 0
         first.setdefault(what, failure)
     return [
         replace(failure, message=f"{failure.message}; so ended {others[what]} more checks") if others[what] else failure
         for what, failure in first.items()
     ]
+
+
+def _sentence(failure: Failure) -> str:
+    """What is said, but for what a rule chose: sizes, the float type, what the layer and its parameters are called."""
+    if failure.tensor:
+        return str(failure)
+    message = failure.message.partition(" failed: ")[2] or failure.message
+    message = re.sub(r"layer \S+( \(\w+\))?: |a \S+ layer: |(?<=Param )\S+|float(32|64)", "", message)
+    return re.sub(r"\d+", "#", message)
