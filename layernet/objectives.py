@@ -68,7 +68,7 @@ class ObjectivesPass:
 
 
 def total_of(objectives: Sequence[Objective], sums: dict[str, tuple[float, float]]) -> float:
-    """The weighted sum of the objectives' means."""
+    """The weighted sum of the objectives' means: one for which nothing counts adds nothing."""
     return sum(o.weight * (s / n if n else 0.0) for o in objectives for s, n in [sums[o.name]])
 
 
@@ -111,9 +111,14 @@ class Meter:
             self._sums[name] = (total + value, count + normaliser)
 
     def result(self) -> dict[str, float]:
-        """`loss`, each objective by name where there are several, and the metrics; nan before any batch."""
+        """`loss`, each objective by name where there are several, and the metrics; nan where nothing counted.
+
+        The loss is the total that training minimises, over what counted for any of the objectives.
+        """
         means = {name: value / count if count else math.nan for name, (value, count) in self._sums.items()}
-        found = {"loss": sum(objective.weight * means[objective.name] for objective in self.objectives)}
+        losses = without_penalties(self.objectives)  # a penalty counts before any batch
+        counted = not losses or any(self._sums[objective.name][1] for objective in losses)
+        found = {"loss": total_of(self.objectives, self._sums) if counted else math.nan}
         if len(means) > 1:
             found.update(means)
         for measure in self.measures:
