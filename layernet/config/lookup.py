@@ -15,6 +15,7 @@ from typing import Any
 
 from layernet.config.names import BASES, BUILT_IN, Kind
 from layernet.config.userfiles import UserFolder
+from layernet.core.blame import is_theirs, place
 from layernet.core.duties import faults
 from layernet.errors import did_you_mean
 
@@ -181,13 +182,15 @@ def _suggest(name: str, table: Iterable[str]) -> str:
 
 
 def explain(error: BaseException, files: Container[str] | None = None) -> str:
-    """An exception in one line, with the last line of one of `files` (default: of any file) that it passed."""
+    """An exception in one line, with the last line of one of `files` (default: of the user's) that it passed."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({FilePath(error.filename).name}, line {error.lineno})"
+        return f"{type(error).__name__}: {error.msg} ({place(error.filename, error.lineno)})"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    theirs = {frame.f_code.co_filename for frame, _ in frames if is_theirs(frame)}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if files is None or frame.filename in files:
-            return f"{text} ({FilePath(frame.filename).name}, line {frame.lineno})"
+        if frame.filename in (files if files is not None else theirs):
+            return f"{text} ({place(frame.filename, frame.lineno)})"
     return text
 
 

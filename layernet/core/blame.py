@@ -33,7 +33,7 @@ def blame(error: BaseException) -> str | None:
     traceback alone, from where the exception was caught, so that what runs without one pays nothing.
     """
     frames = list(traceback.walk_tb(error.__traceback__))
-    theirs = [index for index, (frame, _) in enumerate(frames) if _is_theirs(frame)]
+    theirs = [index for index, (frame, _) in enumerate(frames) if is_theirs(frame)]
     if not theirs:
         return None
     entry = next(index for index in reversed(theirs) if index - 1 not in theirs)
@@ -46,7 +46,8 @@ def blame(error: BaseException) -> str | None:
     return f"{_call(frames, entry)} failed: {what} ({where})"
 
 
-def _is_theirs(frame: FrameType) -> bool:
+def is_theirs(frame: FrameType) -> bool:
+    """Whether what runs there is neither layernet's, nor of a library that it calls."""
     module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     return module not in _OURS and module not in sys.stdlib_module_names
 

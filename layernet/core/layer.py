@@ -93,7 +93,8 @@ class Layer(Configurable):
             error.layer = error.layer or self
             raise
         if not isinstance(built, tuple | list):
-            raise ContractError(f"{self.label}: build returned {built!r}", "it must return the output shape, without N")
+            hint = "it must return the output shape, without N"
+            raise ContractError(f"{self.label}: build returned {built!r}", hint, self)
         out_shape = tuple(int(n) for n in built)
         if any(n < 1 for n in out_shape):
             raise ShapeError(
