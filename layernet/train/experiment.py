@@ -17,7 +17,7 @@ from layernet.core.net import Net
 from layernet.core.summary import count_flops
 from layernet.data.dataset import split
 from layernet.data.loader import Loader, fit_transforms
-from layernet.errors import LayernetError, UsageError, did_you_mean
+from layernet.errors import Interrupted, LayernetError, UsageError, did_you_mean
 from layernet.train import checkpoint, state
 from layernet.train.console import Display, duration, values
 from layernet.train.recorder import Recorder
@@ -54,10 +54,7 @@ class Experiment:
         """
         directory = RunDirectory.open(Path(run))
         experiment = cls(load_config(directory.resolved))
-        which = which or ("best" if directory.checkpoint("best").exists() else "last")
-        if which not in (known := directory.checkpoints()):
-            raise UsageError(f"{run} has no checkpoint {which!r}", did_you_mean(which, known))
-        saved = checkpoint.load(directory.checkpoint(which))
+        saved = checkpoint.load(directory.find(which or ("best" if directory.checkpoint("best").exists() else "last")))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
         experiment._measured, experiment._fresh = True, False
         return experiment
@@ -92,7 +89,8 @@ class Experiment:
         """Go on with a run that ended early, from its checkpoint `last`, to the same end as if it had not."""
         directory = RunDirectory.open(Path(run))
         experiment = cls(load_config(directory.resolved))
-        saved = checkpoint.load(directory.checkpoint("last"))
+        directory.sweep()
+        saved = checkpoint.load(directory.find("last"))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
         experiment._measured = True
         experiment._train(directory, saved, console or Console())
@@ -167,6 +165,10 @@ class Experiment:
             with self._threads():
                 trainer.fit()
             self._finish(run, trainer, display)
+        except Interrupted as error:
+            told = Interrupted(error.number, str(run.path))
+            run.log(str(told))
+            raise told from error
         except Exception as error:
             _log(error, run)
             raise
