@@ -142,6 +142,12 @@ def check_shapes(builder: Builder, section: NetSection, sources: dict[str, Sourc
             builder.objection(error, {}, place)
             continue
         except Exception as error:  # a user's data set or transform may raise anything
+            if isinstance(error, AttributeError) and error.obj is source.dataset and error.name == "shape":
+                name = type(source.dataset).__name__
+                builder.problem(
+                    ("data", split), f"{name} needs shape, that of one example", "for example shape = (28, 28, 1)"
+                )
+                continue
             builder.problem(place, f"its shape cannot be told: {explain(error)}")
             continue
         if shape != tuple(section.input):

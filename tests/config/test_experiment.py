@@ -353,6 +353,19 @@ def test_initialiser_function_of_the_user(user: Path) -> None:
         net_of("- {type: Linear, out_features: 3, bias_init: {type: './mine.py:ramp', tip: 2}}", folder=user)
 
 
+def test_a_data_set_without_a_shape_is_told_what_it_needs(user: Path) -> None:
+    (user / "mine.py").write_text(
+        "import layernet as ln\n\n\nclass Data(ln.Dataset):\n    def __init__(self):\n        pass\n\n"
+        "    def __len__(self):\n        return 3\n\n    def batch(self, indices):\n        return indices, indices\n"
+    )
+    text = (
+        "data: {train: './mine.py:Data', batch_size: 3}\nnet: {input: [3], layers: [{type: Linear, out_features: 2}]}\n"
+        "loss: MSE\noptimizer: {type: SGD, lr: 0.1}\ntrain: {epochs: 1}\n"
+    )
+    with pytest.raises(ConfigError, match=r"data.train: Data needs shape, that of one example; for example"):
+        load_config_text(text, folder=user)
+
+
 def test_a_build_that_returns_nothing_is_named_at_its_layer(user: Path) -> None:
     (user / "mine.py").write_text(
         "from layernet import Layer\n\n\nclass Mine(Layer):\n    def build(self, in_shape):\n        pass\n"
@@ -387,7 +400,8 @@ def test_plain_annotations_of_all_sorts(user: Path) -> None:
         ("{type: './mine.py:Loose', a: 1, c: [[1]]}", "net.layers.0.c.0: expected "),
         ("'./mine.py:Fails'", r"Fails cannot be made: KeyError: 'gone' (mine.py:28)"),
         ("'./mine.py:FailsLater'", r"layer failslater_1 (FailsLater): build failed: IndexError: tuple index out of range (mine.py:33)"),
-        ("{type: './mine.py:Odd', array: 1}", "net.layers.0: Odd: "),
+        ("{type: './mine.py:Odd', array: 1}", "net.layers.0: Odd: a config cannot write array: Generator; use int, float, bool, str, "),
+        ("./mine.py", "write ./mine.py:Scale or "),
         ("'./mine.py:Unknown'", "net.layers.0: Unknown: cannot read the annotation of 'x' (name 'NoSuchType' is not defined)"),
     ],
 )  # fmt: skip
