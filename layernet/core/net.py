@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from layernet.backend import Array, Shape
+from layernet.backend import Array, Shape, shape_of
 from layernet.backend.device import Device, get_device
 from layernet.core.context import Context, Tape
 from layernet.core.layer import Layer, tie
@@ -28,7 +28,7 @@ class Net:
     """
 
     def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int]) -> None:
-        self.input_shape: Shape = tuple(int(n) for n in input_shape)
+        self.input_shape: Shape = shape_of("input_shape", input_shape)
         self.root = _chain(layers)
         with _forgotten_where_it_fails(self.root):
             ties = _replace_refs(self.root)

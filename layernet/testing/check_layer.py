@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from layernet.backend import shape_of
 from layernet.core.blame import blame
 from layernet.core.layer import Layer
-from layernet.errors import LayernetError, ShapeError
+from layernet.errors import LayernetError, ShapeError, UsageError
 from layernet.testing.bench import Broken, Subject
 from layernet.testing.branches import Fact, Replay, facts_of, never_run
 from layernet.testing.contract import RULES
@@ -53,7 +54,9 @@ def check_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
 
 def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     """What `check_layer` finds, without raising."""
-    start = time.perf_counter()
+    if not isinstance(layer, Layer):
+        raise UsageError(f"check_layer takes a Layer, got {layer!r}", "losses and penalties go to check_loss")
+    start, shape = time.perf_counter(), shape_of("shape", shape)
     settings = Settings(**options)
     report = Report(type(layer).__name__, failures=owed(layer))
     if report.failures:

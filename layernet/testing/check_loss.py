@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from layernet.backend import shape_of
 from layernet.errors import UsageError
 from layernet.losses import Loss, Penalty
 from layernet.testing import rules_losses, rules_penalties
@@ -47,7 +48,9 @@ def inspect_loss(
     loss: Loss | Penalty, shape: Sequence[int] = (), targets: Any = None, *, largest: float = LARGEST, **options: Any
 ) -> Report:
     """What `check_loss` finds, without raising."""
-    start = time.perf_counter()
+    if not isinstance(loss, Loss | Penalty):
+        raise UsageError(f"check_loss takes a Loss or a Penalty, got {loss!r}", "layers go to check_layer")
+    start, shape = time.perf_counter(), shape_of("shape", shape)
     settings = Settings(**options)
     report = Report(type(loss).__name__, failures=owed(loss))
     if report.failures:
@@ -75,8 +78,6 @@ def broken_loss_rules(
     name = type(loss).__name__
     if isinstance(loss, Penalty):
         return ask(rules_penalties.RULES, PenaltySubject(loss, settings.seed, settings.device), name)
-    if not isinstance(loss, Loss):
-        raise UsageError(f"check_loss takes a Loss or a Penalty, got {loss!r}", "layers go to check_layer")
     subject = LossSubject(loss, tuple(shape), targets, settings.seed, max(2, settings.batch), settings.device, largest)
     return ask(rules_losses.RULES, subject, name)
 

@@ -12,6 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from layernet import losses
+from layernet.backend import shape_of
 from layernet.backend.device import get_device
 from layernet.core.context import Context, Tape
 from layernet.core.layer import Layer
@@ -58,6 +59,7 @@ def gradcheck(
     """
     settings = Settings(**options)
     start = time.perf_counter()
+    shape = None if shape is None else shape_of("shape", shape)
     if isinstance(target, Layer | Loss | Penalty) and (wrong := owed(target)):
         return Report(type(target).__name__, failures=wrong)
     with threadpool_limits(1), np.errstate(all="ignore"):  # what is not finite is reported by name
