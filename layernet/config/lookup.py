@@ -78,7 +78,7 @@ class Lookup:
         """The kind of what is called `name`; for what is of none, `layer`. Raises LookupFailure."""
         place, colon, attribute = name.rpartition(":")
         if not colon:
-            _refuse_file(name)
+            self._refuse_file(name)
             found_in = (kind for kind, table in BUILT_IN.items() if name in table)
             kind = next(found_in, None)
             if kind is None:
@@ -104,6 +104,21 @@ class Lookup:
             return next((f"./{file.name}:{target.__qualname__}" for file in files if file), None)
         return _place(target) if target.__qualname__.isidentifier() else None
 
+    def _refuse_file(self, name: str, kind: Kind | None = None) -> None:
+        """Ask which class in a file is meant: those of a kind, or all that a config can name."""
+        if not name.endswith(".py"):
+            return
+        module = self._load(name)[0]
+        own = [
+            each
+            for each, value in vars(module).items()
+            if inspect.isclass(value)
+            and value.__module__ == module.__name__
+            and (kind_of(value) == kind if kind else kind_of(value) is not None)
+        ]
+        hint = f"write {' or '.join(f'{name}:{each}' for each in own)}" if own else f"write {name}:Class"
+        raise LookupFailure(f"{name!r} is a file, and which class in it is meant is not said", hint)
+
     def _load(self, place: str) -> tuple[ModuleType, FilePath | None]:
         file = (self.folder / place).resolve() if place.endswith(".py") else None
         return (self._file(place, file), file) if file else (_module(place), None)
@@ -112,7 +127,7 @@ class Lookup:
         table = BUILT_IN[kind]
         if name in table:
             return load(table[name])
-        _refuse_file(name)
+        self._refuse_file(name, kind)
         for other, names in BUILT_IN.items():
             if other != kind and name in names:
                 hint = did_you_mean(name, table)
@@ -166,11 +181,6 @@ def article(kind: str) -> str:
 
 def _noun(kind: str) -> str:
     return {"init": "initialiser", "dataset": "data set"}.get(kind, kind)
-
-
-def _refuse_file(name: str) -> None:
-    if name.endswith(".py"):
-        raise LookupFailure(f"{name!r} is a file, and which class in it is meant is not said", f"write {name}:Class")
 
 
 def _suggest(name: str, table: Iterable[str]) -> str:

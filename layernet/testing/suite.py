@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from layernet.config.lookup import article
+from layernet.config.names import BUILT_IN
 from layernet.core.layer import Layer
 from layernet.errors import UsageError, did_you_mean
 from layernet.losses import Loss, Penalty
@@ -128,6 +130,11 @@ def built_in(name: str) -> list[Job]:
     """The cases of one of them, by its name in a config."""
     found = [_of_case(case) for case in CASES if case.name == name]
     if not found:
+        for kind, table in BUILT_IN.items():
+            if name in table:
+                raise UsageError(
+                    f"{name} is {article(kind)}, which has no gradients to check", "layers, losses and penalties do"
+                )
         names = sorted({case.name for case in CASES})
         hint = did_you_mean(name, names)
         hint = hint if hint.startswith("did you mean") else "`layernet layers` lists them"
