@@ -19,6 +19,7 @@ from layernet.data.dataset import split
 from layernet.data.loader import Loader, fit_transforms
 from layernet.errors import Interrupted, LayernetError, UsageError, did_you_mean
 from layernet.train import checkpoint, state
+from layernet.train.changes import Changes, changes
 from layernet.train.console import Display, duration, values
 from layernet.train.recorder import Recorder
 from layernet.train.rundir import RunDirectory
@@ -85,15 +86,21 @@ class Experiment:
         return run.path
 
     @classmethod
-    def resume(cls, run: str | Path, console: Console | None = None) -> Self:
-        """Go on with a run that ended early, from its checkpoint `last`, to the same end as if it had not."""
+    def resume(cls, run: str | Path, console: Console | None = None, overrides: Overrides = ()) -> Self:
+        """Go on with a run that ended early, from its checkpoint `last`, to the same end as if it had not.
+
+        With `overrides`, such as more epochs or another learning rate, the run's resolved.yaml changes too; a run that
+        a callback stopped goes on. Raises UsageError for those that a run cannot change.
+        """
         directory = RunDirectory.open(Path(run))
-        experiment = cls(load_config(directory.resolved))
+        config = load_config(directory.resolved, overrides)
+        changed = changes(load_config(directory.resolved).resolved, config.resolved) if overrides else {}
+        experiment = cls(config)
         directory.sweep()
         saved = checkpoint.load(directory.find("last"))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
         experiment._measured = True
-        experiment._train(directory, saved, console or Console())
+        experiment._train(directory, saved, console or Console(), changed)
         return experiment
 
     def evaluate(self, split: str = "test") -> dict[str, float]:
@@ -149,7 +156,9 @@ class Experiment:
             )
         return loaders
 
-    def _train(self, run: RunDirectory, saved: checkpoint.Checkpoint | None, console: Console) -> None:
+    def _train(
+        self, run: RunDirectory, saved: checkpoint.Checkpoint | None, console: Console, changed: Changes | None = None
+    ) -> None:
         self._fresh = False
         display = Display(console, run.log)
         # the display comes first, so that a save that fails at the end finds the terminal as it was
@@ -160,6 +169,11 @@ class Experiment:
         display.say(f"run {run.path}  device {self.net.device.name}  {self.net.size} parameters  images: {sizes}")
         if saved is not None:
             state.restore(saved, trainer)
+            if changed:
+                trainer.unstop()
+                run.change(self.config.dump())
+                for key, (before, after) in changed.items():
+                    display.say(f"{key}: {before} -> {after}")
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
         try:
             with self._threads():

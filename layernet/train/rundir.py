@@ -98,6 +98,10 @@ class RunDirectory:
         }
         write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
 
+    def change(self, resolved: str) -> None:
+        """Write another resolved config: the run goes on with it. `config.yaml` stays what it was begun with."""
+        write_text(self.resolved, resolved)
+
     def keep(self, files: Mapping[str, bytes]) -> None:
         """Write the user's own files, each at its place, where they are not there yet."""
         for name, content in files.items():

@@ -78,6 +78,10 @@ class Trainer:
         """Ask training to end after this step, as if it were the last: with an evaluation, and the test after it."""
         self._stopped = True
 
+    def unstop(self) -> None:
+        """Forget that a callback said stop."""
+        self._stopped = False
+
     def fit(self) -> None:
         """Train from `step` to the end. Raises Interrupted on SIGINT or SIGTERM, NumericsError on a loss not finite."""
         error: BaseException | None = None

@@ -6,6 +6,7 @@ import csv
 import gc
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -174,6 +175,47 @@ def test_a_run_that_a_callback_stopped_stays_stopped(config: Path, tmp_path: Pat
     Experiment.resume(run, console=quiet())
     assert rows(run) == before
     assert checkpoint.load(run / "checkpoints" / "last.npz").meta["step"] == step
+
+
+def test_a_run_goes_on_for_longer_as_if_it_had_been_meant_to(config: Path, tmp_path: Path) -> None:
+    constant: dict[str, Any] = {"schedule": "Constant", "data.val": {"fraction": 0.2}}
+    whole = Experiment.load(config, {**constant, "train.epochs": 4}).train(tmp_path / "whole", console=quiet())
+
+    class StopAt(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.step == 15:
+                trainer.stop()
+
+    experiment = Experiment.load(config, {**constant, "train.epochs": 2})
+    with callback(experiment, StopAt()):
+        cut = experiment.train(tmp_path / "cut", console=quiet())
+    console = Console(file=io.StringIO(), width=80)
+    Experiment.resume(cut, console, {"train.epochs": 4})
+    assert "train.epochs: 2 -> 4\n" in console.file.getvalue()  # type: ignore[attr-defined]
+    first, second = (checkpoint.load(run / "checkpoints" / "last.npz") for run in (whole, cut))
+    for name, array in first.arrays.items():
+        np.testing.assert_array_equal(array, second.arrays[name], err_msg=name)
+    assert Experiment.open(cut).config.resolved["train"]["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refused"),
+    [
+        (["data.batch_size=5"], "data.batch_size"),
+        (["optimizer={type: SGD, lr: 0.1}"], "optimizer.type"),
+        (["seed=4", "optimizer.lr=1e-3"], "seed"),
+    ],
+)
+def test_what_a_run_cannot_change_is_refused_by_name(
+    config: Path, tmp_path: Path, overrides: list[str], refused: str
+) -> None:
+    run = Experiment.load(config).train(tmp_path, console=quiet())
+    before = (run / "resolved.yaml").read_bytes(), files_of(run)
+    with pytest.raises(UsageError, match=f"{re.escape(refused)}.* cannot change when a run goes on; what can: train,"):
+        Experiment.resume(run, quiet(), overrides)
+    with pytest.raises(CheckpointError, match="the config trains 10 steps"):
+        Experiment.resume(run, quiet(), ["train.epochs=1"])
+    assert ((run / "resolved.yaml").read_bytes(), files_of(run)) == before
 
 
 def test_resume_sweeps_away_what_a_killed_process_was_writing(config: Path, tmp_path: Path) -> None:
