@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from types import FrameType
@@ -43,6 +44,8 @@ def blame(error: BaseException) -> str | None:
     if last.f_globals.get("__name__", "").partition(".")[0] == "layernet":
         where += f", from {_place_of(last, line)}"
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, TypeError) and (found := re.search(r"'(Param|Buffer|Const)'", what)):
+        what += f"; a {found[1]}'s array is .data"
     return f"{_call(frames, entry)} failed: {what} ({where})"
 
 

@@ -21,6 +21,11 @@ class Tensor:
     """A named array of fixed shape that a net owns. `path` and `data` are there once the net is bound."""
 
     def __init__(self, shape: Shape, init: InitFunction) -> None:
+        kind = type(self).__name__
+        if not isinstance(shape, Iterable):
+            raise TypeError(f"a {kind} takes a shape, got {shape!r}; one axis is ({shape!r},)")
+        if not callable(init):
+            raise TypeError(f"a {kind} takes an initialiser, such as init.constant(0.0), got {type(init).__name__}")
         self.shape: Shape = tuple(int(n) for n in shape)
         self.init = init
         self.path = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -183,6 +184,13 @@ class Experiment:
             told = Interrupted(error.number, str(run.path))
             run.log(str(told))
             raise told from error
+        except KeyboardInterrupt as error:  # the second, or one during the test
+            saved_any = run.checkpoint("last").exists()
+            cure = (
+                f"go on with `layernet resume {shlex.quote(str(run.path))}`" if saved_any else "nothing was saved yet"
+            )
+            error.add_note(cure)
+            raise
         except Exception as error:
             _log(error, run)
             raise

@@ -124,11 +124,14 @@ class Slips(Layer):
         self.kind = kind
 
     def build(self, in_shape):
-        self.w = Param(in_shape[-1:], init.constant(1.0))
+        start = np.ones(3) if self.kind == "array" else init.constant(1.0)
+        self.w = Param(in_shape[-1] if self.kind == "flat" else in_shape[-1:], start)
         return {"no shape": None, "other shape": (*in_shape, 1)}.get(self.kind, in_shape)
 
     def forward(self, x, ctx):
         ctx.save(x)
+        if self.kind == "no data either":
+            return x * (2.0 * self.w)
         return x * (self.w if self.kind == "no data" else self.w.data)
 
     def backward(self, dy, ctx):
@@ -143,6 +146,9 @@ class Slips(Layer):
         ("no shape", "build returned None; it must return the output shape, without N"),
         ("other shape", r"forward returned .*: for inputs \(4, 3\), build promised \(4, 3, 1\)"),
         ("no data", r"forward failed: TypeError: a Param is no array: its array is .data \(.*"),
+        ("no data either", r"forward failed: TypeError: unsupported .*; a Param's array is .data \(.*"),
+        ("flat", r"build failed: TypeError: a Param takes a shape, got 3; one axis is \(3,\) \(.*"),
+        ("array", r"build failed: TypeError: a Param takes an initialiser, such as .*, got ndarray \(.*"),
         ("no sum", r"the gradient of Param .*: sum_to\(g, param.shape\)"),
         ("no return", r"backward returned None, expected .*, as its input"),
     ],

@@ -21,6 +21,7 @@ import pytest
 from rich.console import Console
 
 import layernet as ln
+from layernet.cli.main import main
 from layernet.errors import CheckpointError, Interrupted, NumericsError, UsageError
 from layernet.train import checkpoint
 from layernet.train.callbacks import Callback
@@ -144,6 +145,19 @@ def test_an_interrupted_run_says_how_to_go_on(config: Path, tmp_path: Path) -> N
     run = tmp_path / "a b" / "small-001"
     assert str(caught.value) == f"interrupted by SIGINT; go on with `layernet resume '{run}'`"
     assert (run / "log.txt").read_text().endswith(f"\n{caught.value}\n")
+
+
+@pytest.mark.parametrize(("step", "cure"), [(3, "nothing was saved yet"), (8, "go on with `layernet resume")])
+def test_a_second_signal_says_what_is_left(
+    config: Path, tmp_path: Path, step: int, cure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "twice.py").write_text(
+        "import layernet as ln\n\n\nclass Twice(ln.Callback):\n    def on_step(self, trainer):\n"
+        f"        if trainer.step == {step}:\n            raise KeyboardInterrupt\n"
+    )
+    config.write_text(config.read_text() + f"callbacks: ['{tmp_path / 'twice.py'}:Twice']\n")
+    assert main(["train", str(config), "--runs", str(tmp_path / "runs")]) == 130
+    assert capsys.readouterr().err.startswith(f"interrupted; {cure}")
 
 
 def test_a_signal_after_the_last_step_is_not_lost(config: Path, tmp_path: Path) -> None:
