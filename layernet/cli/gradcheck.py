@@ -98,7 +98,7 @@ def _jobs_of(target: str, args: argparse.Namespace) -> list[Job]:
         if by_hand:
             raise UsageError("--shape, --arg and --targets are for a class", "a config is changed with --set")
         return suite.all_built_in() if target == "all" else [suite.of_config(target, args.overrides)]
-    if ":" not in target and not by_hand:
+    if ":" not in target and not target.endswith(".py") and not by_hand:
         return suite.built_in(target)
     return [_by_hand(target, args)]
 

@@ -105,17 +105,16 @@ class Lookup:
         return _place(target) if target.__qualname__.isidentifier() else None
 
     def _refuse_file(self, name: str, kind: Kind | None = None) -> None:
-        """Ask which class in a file is meant: those of a kind, or all that a config can name."""
+        """Ask which class in a file is meant: those of the kind, or where there are none all that a config can name."""
         if not name.endswith(".py"):
             return
         module = self._load(name)[0]
-        own = [
-            each
+        own = {
+            each: kind_of(value)
             for each, value in vars(module).items()
-            if inspect.isclass(value)
-            and value.__module__ == module.__name__
-            and (kind_of(value) == kind if kind else kind_of(value) is not None)
-        ]
+            if inspect.isclass(value) and value.__module__ == module.__name__ and kind_of(value)
+        }
+        own = {each: found for each, found in own.items() if found == kind} or own
         hint = f"write {' or '.join(f'{name}:{each}' for each in own)}" if own else f"write {name}:Class"
         raise LookupFailure(f"{name!r} is a file, and which class in it is meant is not said", hint)
 

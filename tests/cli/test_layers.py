@@ -204,6 +204,8 @@ def test_parts_of_ones_own_are_called_so(capsys: pytest.CaptureFixture[str], tmp
     )
     file = f"{tmp_path / 'parts.py'}"
     assert "Mine (your own loss)" in shown(capsys, f"{file}:Mine")
+    assert main(["gradcheck", file]) == 2  # no layer in it: all others are named
+    assert f"write {file}:Mine or {file}:Told" in capsys.readouterr().err
     assert "Told (your own callback)" in shown(capsys, f"{file}:Told")
     assert main(["layers", file]) == 2
     assert capsys.readouterr().err.endswith(f"is not said; write {file}:Mine or {file}:Told\n")
