@@ -6,6 +6,7 @@ Stands at the bottom of the package: imports nothing of it.
 from __future__ import annotations
 
 import difflib
+import shlex
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -91,13 +92,23 @@ class NumericsError(LayernetError):
 class Interrupted(LayernetError):
     """Training ended early by a signal, after the step at hand and with everything saved. Exit code 128 + N."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}", "go on with `layernet resume RUN`")
+    def __init__(self, number: int, run: str = "RUN") -> None:
+        super().__init__(
+            f"interrupted by {signal.Signals(number).name}", f"go on with `layernet resume {shlex.quote(run)}`"
+        )
+        self.number = number
         self.exit_code = 128 + number
 
 
 class ContractError(LayernetError):
-    """A layer (or a loss, an optimizer, ...) or its caller broke the contract of docs/architecture.md."""
+    """A layer (or a loss, an optimizer, ...) or its caller broke the contract of docs/architecture.md.
+
+    `layer` is the layer that could not be built, where that is what broke.
+    """
+
+    def __init__(self, message: str, hint: str = "", layer: object | None = None) -> None:
+        super().__init__(message, hint)
+        self.layer = layer
 
 
 class ShapeError(LayernetError):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from layernet import losses
 from layernet.backend import Array
 from layernet.core.context import Context, Tape
 from layernet.core.net import Net
@@ -24,7 +25,7 @@ class ObjectivesPass:
 
     def __init__(self, objectives: Sequence[Objective], net: Net, tape: Tape, target: Array) -> None:
         self._objectives = objectives
-        self._tape = tape
+        self._tape, self._target = tape, target
         self._params = {o.name: net.matching(o.loss.params) for o in objectives if isinstance(o.loss, Penalty)}
         self._contexts = [Context(tape) for _ in objectives]
         self.sums: dict[str, tuple[float, float]] = {}
@@ -34,7 +35,7 @@ class ObjectivesPass:
                     value = objective.loss.forward(self._params[objective.name], context)
                     self.sums[objective.name] = (float(value), 1.0)
                 else:
-                    value, normaliser = objective.loss.forward(_output(tape, objective.on), target, context)
+                    value, normaliser = losses.forward(objective.loss, _output(tape, objective.on), target, context)
                     self.sums[objective.name] = (float(value), float(normaliser))
 
     @property
@@ -49,7 +50,8 @@ class ObjectivesPass:
             for objective, context in zip(self._objectives, self._contexts, strict=True):
                 if isinstance(objective.loss, Penalty) or objective.weight == 0:
                     continue
-                dy = objective.loss.backward(context) * self._scale(objective)
+                outputs = _output(self._tape, objective.on)
+                dy = losses.backward(objective.loss, outputs, self._target, context) * self._scale(objective)
                 grads[objective.on] = grads[objective.on] + dy if objective.on in grads else dy
         return grads
 
@@ -66,7 +68,7 @@ class ObjectivesPass:
 
 
 def total_of(objectives: Sequence[Objective], sums: dict[str, tuple[float, float]]) -> float:
-    """The weighted sum of the objectives' means."""
+    """The weighted sum of the objectives' means: one for which nothing counts adds nothing."""
     return sum(o.weight * (s / n if n else 0.0) for o in objectives for s, n in [sums[o.name]])
 
 
@@ -109,9 +111,14 @@ class Meter:
             self._sums[name] = (total + value, count + normaliser)
 
     def result(self) -> dict[str, float]:
-        """`loss`, each objective by name where there are several, and the metrics; nan before any batch."""
+        """`loss`, each objective by name where there are several, and the metrics; nan where nothing counted.
+
+        The loss is the total that training minimises, over what counted for any of the objectives.
+        """
         means = {name: value / count if count else math.nan for name, (value, count) in self._sums.items()}
-        found = {"loss": sum(objective.weight * means[objective.name] for objective in self.objectives)}
+        losses = without_penalties(self.objectives)  # a penalty counts before any batch
+        counted = not losses or any(self._sums[objective.name][1] for objective in losses)
+        found = {"loss": total_of(self.objectives, self._sums) if counted else math.nan}
         if len(means) > 1:
             found.update(means)
         for measure in self.measures:

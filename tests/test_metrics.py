@@ -14,8 +14,9 @@ from layernet.core.context import Tape
 from layernet.core.net import Net
 from layernet.errors import CheckpointError, DataError, ShapeError, UsageError
 from layernet.layers.shape import Flatten
+from layernet.losses import MSE, CrossEntropy, Objective, named
 from layernet.metrics import Measure, Metric, accuracy
-from layernet.objectives import Meter, ObjectivesPass
+from layernet.objectives import Meter, ObjectivesPass, total_of
 
 
 def measure(metric: Metric, outputs, target) -> float:
@@ -155,3 +156,14 @@ def test_metrics_look_at_the_output_that_they_are_on():
     assert math.isnan(metric.result()["accuracy"])  # a meter counts in metrics of its own
     with pytest.raises(UsageError, match="the net gave no output called 'aus'; did you mean 'aux'"):
         Meter([], [Measure(metric, on="aus")]).update(nothing, tape, target)
+
+
+def test_a_loss_for_which_nothing_counts_adds_nothing_and_has_no_mean():
+    objectives = named([Objective(CrossEntropy(), weight=2.0), Objective(MSE())])
+    meter = Meter(objectives, [])
+    assert all(math.isnan(value) for value in meter.result().values())
+    sums = {"cross_entropy": (0.0, 0.0), "mse": (6.0, 4.0)}
+    meter.add(sums)
+    found = meter.result()
+    assert found["loss"] == total_of(objectives, sums) == found["mse"] == 1.5
+    assert math.isnan(found["cross_entropy"])

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("directory", metavar="RUN", help="a run directory")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
-    parser.add_argument("--checkpoint", metavar="WHICH", help="last, best or step-N (default: best if there is one)")
+    parser.add_argument(
+        "--checkpoint", metavar="WHICH", help="last, best, or a step's number (default: best if there is one)"
+    )
     add_compute(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

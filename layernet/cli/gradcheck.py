@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from layernet.testing.suite import Job
 
 HELP = (
-    "compare gradients with numeric ones, of layers, losses, penalties and configs; hold layers to the whole contract"
+    "compare gradients with numeric ones, of layers, losses, penalties and configs; "
+    "hold layers, losses and penalties to the whole contract"
 )
 EXAMPLE = "layernet gradcheck configs/my_layers.py:PReLU --shape 8,8,4 --arg init=0.1"
 TARGET = """what to check, one thing or several:
@@ -97,7 +98,7 @@ def _jobs_of(target: str, args: argparse.Namespace) -> list[Job]:
         if by_hand:
             raise UsageError("--shape, --arg and --targets are for a class", "a config is changed with --set")
         return suite.all_built_in() if target == "all" else [suite.of_config(target, args.overrides)]
-    if ":" not in target and not by_hand:
+    if ":" not in target and not target.endswith(".py") and not by_hand:
         return suite.built_in(target)
     return [_by_hand(target, args)]
 
@@ -123,7 +124,12 @@ def _by_hand(target: str, args: argparse.Namespace) -> Job:
         if args.kind:
             raise UsageError("--targets is for a loss", f"{target} is a layer")
         return suite.of_layer(made, shape)
-    if args.kind not in TARGETS:
+    declared = {"classes": "labels", "numbers": "values"}.get(made.targets)
+    kind = args.kind or declared
+    if kind not in TARGETS:
         got = "" if args.kind is None else f", got {args.kind!r}"
-        raise UsageError(f"a loss needs --targets, one of {', '.join(TARGETS)}{got}", "for example --targets labels")
-    return suite.of_loss(made, shape, args.kind)
+        hint = "for example --targets labels"
+        if args.kind is None:
+            hint += f'; or let {type(made).__name__} say targets = "classes" (labels) or "numbers" (values)'
+        raise UsageError(f"a loss needs --targets, one of {', '.join(TARGETS)}{got}", hint)
+    return suite.of_loss(made, shape, kind)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from layernet import __version__
 from layernet.cli import evaluate, gradcheck, inspect, layers, resume, train, validate, warmup
-from layernet.errors import LayernetError, did_you_mean
+from layernet.errors import Interrupted, LayernetError, did_you_mean
 
 COMMANDS = {
     "train": train,
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LayernetError as error:
         if args.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
         message = None if args.debug else _message(error)
@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {message}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("; ".join(["interrupted", *getattr(error, "__notes__", [])]), file=sys.stderr)
         return 130
 
 

@@ -20,7 +20,7 @@ from layernet.core.sequential import Ref, Sequential
 from layernet.data.dataset import Dataset
 from layernet.data.npz import Npz
 from layernet.data.transforms import Transform
-from layernet.errors import DataError, LayernetError, ShapeError, UsageError, did_you_mean
+from layernet.errors import ContractError, DataError, LayernetError, ShapeError, UsageError, did_you_mean
 from layernet.layers.composite import AuxiliaryHead
 from layernet.losses import Loss, Objective, Penalty, named
 from layernet.metrics import Measure, accuracy
@@ -53,6 +53,10 @@ def build_net(builder: Builder, section: NetSection, right_input: bool, plan: bo
         if right_input or isinstance(layer, Ref):
             _refused(builder, section, layer, error.message, error.hint)
     except LayernetError as error:
+        if isinstance(error, ContractError) and isinstance(error.layer, Layer):
+            message = error.message.removeprefix(f"{error.layer.label}: ")
+            _refused(builder, section, error.layer, message, error.hint)
+            return None
         called = [
             path for layer, path in builder.layer_paths.items() if layer.name and repr(layer.name) in error.message
         ]
@@ -138,6 +142,12 @@ def check_shapes(builder: Builder, section: NetSection, sources: dict[str, Sourc
             builder.objection(error, {}, place)
             continue
         except Exception as error:  # a user's data set or transform may raise anything
+            if isinstance(error, AttributeError) and error.obj is source.dataset and error.name == "shape":
+                name = type(source.dataset).__name__
+                builder.problem(
+                    ("data", split), f"{name} needs shape, that of one example", "for example shape = (28, 28, 1)"
+                )
+                continue
             builder.problem(place, f"its shape cannot be told: {explain(error)}")
             continue
         if shape != tuple(section.input):

@@ -15,6 +15,8 @@ from typing import Any
 
 from layernet.config.names import BASES, BUILT_IN, Kind
 from layernet.config.userfiles import UserFolder
+from layernet.core.blame import is_theirs, place
+from layernet.core.duties import faults
 from layernet.errors import did_you_mean
 
 _MORE = " more"  # how a hint ends that leaves some out
@@ -66,6 +68,8 @@ class Lookup:
             raise LookupFailure(f"{place} has no {attribute!r}", did_you_mean(attribute, _candidates(kind, module)))
         if not _fits(kind, found):
             raise LookupFailure(f"{name} is {_what(found)}, expected {_expected(kind)}")
+        if inspect.isclass(found) and (wrong := faults(found)):
+            raise LookupFailure("; ".join(wrong))
         if file:
             self._files[found] = file
         return found
@@ -74,7 +78,7 @@ class Lookup:
         """The kind of what is called `name`; for what is of none, `layer`. Raises LookupFailure."""
         place, colon, attribute = name.rpartition(":")
         if not colon:
-            _refuse_file(name)
+            self._refuse_file(name)
             found_in = (kind for kind, table in BUILT_IN.items() if name in table)
             kind = next(found_in, None)
             if kind is None:
@@ -100,6 +104,20 @@ class Lookup:
             return next((f"./{file.name}:{target.__qualname__}" for file in files if file), None)
         return _place(target) if target.__qualname__.isidentifier() else None
 
+    def _refuse_file(self, name: str, kind: Kind | None = None) -> None:
+        """Ask which class in a file is meant: those of the kind, or where there are none all that a config can name."""
+        if not name.endswith(".py"):
+            return
+        module = self._load(name)[0]
+        own = {
+            each: kind_of(value)
+            for each, value in vars(module).items()
+            if inspect.isclass(value) and value.__module__ == module.__name__ and kind_of(value)
+        }
+        own = {each: found for each, found in own.items() if found == kind} or own
+        hint = f"write {' or '.join(f'{name}:{each}' for each in own)}" if own else f"write {name}:Class"
+        raise LookupFailure(f"{name!r} is a file, and which class in it is meant is not said", hint)
+
     def _load(self, place: str) -> tuple[ModuleType, FilePath | None]:
         file = (self.folder / place).resolve() if place.endswith(".py") else None
         return (self._file(place, file), file) if file else (_module(place), None)
@@ -108,7 +126,7 @@ class Lookup:
         table = BUILT_IN[kind]
         if name in table:
             return load(table[name])
-        _refuse_file(name)
+        self._refuse_file(name, kind)
         for other, names in BUILT_IN.items():
             if other != kind and name in names:
                 hint = did_you_mean(name, table)
@@ -164,11 +182,6 @@ def _noun(kind: str) -> str:
     return {"init": "initialiser", "dataset": "data set"}.get(kind, kind)
 
 
-def _refuse_file(name: str) -> None:
-    if name.endswith(".py"):
-        raise LookupFailure(f"{name!r} is a file, and which class in it is meant is not said", f"write {name}:Class")
-
-
 def _suggest(name: str, table: Iterable[str]) -> str:
     hint = did_you_mean(name, table)
     if hint.endswith(_MORE):
@@ -178,13 +191,15 @@ def _suggest(name: str, table: Iterable[str]) -> str:
 
 
 def explain(error: BaseException, files: Container[str] | None = None) -> str:
-    """An exception in one line, with the last line of one of `files` (default: of any file) that it passed."""
+    """An exception in one line, with the last line of one of `files` (default: of the user's) that it passed."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({FilePath(error.filename).name}, line {error.lineno})"
+        return f"{type(error).__name__}: {error.msg} ({place(error.filename, error.lineno)})"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    theirs = {frame.f_code.co_filename for frame, _ in frames if is_theirs(frame)}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if files is None or frame.filename in files:
-            return f"{text} ({FilePath(frame.filename).name}, line {frame.lineno})"
+        if frame.filename in (files if files is not None else theirs):
+            return f"{text} ({place(frame.filename, frame.lineno)})"
     return text
 
 

@@ -89,10 +89,13 @@ class Schema:
         settings = ConfigDict(strict=True, extra="allow" if takes_more else "forbid", allow_inf_nan=False)
         try:
             self._model = create_model(label, __config__=settings, **fields)
-        except Exception as error:  # pydantic has several for a type that it cannot check
-            raise SchemaError(
-                f"{label}: the annotations are not those of plain data ({error})".split("\n")[0]
-            ) from None
+        except Exception:  # pydantic has several for a type that it cannot check
+            odd = [
+                f"{p.name}: {_spelt(hints[p.name])}"
+                for p in parameters
+                if p.name in hints and not _checkable(hints[p.name])
+            ]
+            raise SchemaError(f"{label}: a config cannot write {', '.join(odd)}; {_PLAIN}") from None
 
     @property
     def names(self) -> list[str]:
@@ -152,6 +155,21 @@ def _hints(label: str, function: Callable[..., Any], parameters: Iterable[inspec
         except Exception as error:  # whatever evaluating the annotation raises
             raise SchemaError(f"{label}: cannot read the annotation of {parameter.name!r} ({error})") from None
     return hints
+
+
+_PLAIN = "use int, float, bool, str, lists and mappings of them, or parts such as Layer"
+
+
+def _checkable(annotation: Any) -> bool:
+    try:
+        create_model("one", value=(_adapt(annotation), None))
+    except Exception:
+        return False
+    return True
+
+
+def _spelt(annotation: Any) -> str:
+    return annotation.__name__ if inspect.isclass(annotation) else str(annotation)
 
 
 def _adapt(annotation: Any) -> Any:

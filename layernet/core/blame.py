@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from types import FrameType
@@ -33,20 +34,23 @@ def blame(error: BaseException) -> str | None:
     traceback alone, from where the exception was caught, so that what runs without one pays nothing.
     """
     frames = list(traceback.walk_tb(error.__traceback__))
-    theirs = [index for index, (frame, _) in enumerate(frames) if _is_theirs(frame)]
+    theirs = [index for index, (frame, _) in enumerate(frames) if is_theirs(frame)]
     if not theirs:
         return None
     entry = next(index for index in reversed(theirs) if index - 1 not in theirs)
     own = [index for index in theirs if "site-packages" not in frames[index][0].f_code.co_filename]
-    place = _place(*frames[(own or theirs)[-1]])
+    where = _place_of(*frames[(own or theirs)[-1]])
     last, line = frames[-1]
     if last.f_globals.get("__name__", "").partition(".")[0] == "layernet":
-        place += f", from {_place(last, line)}"
+        where += f", from {_place_of(last, line)}"
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"{_call(frames, entry)} failed: {what} ({place})"
+    if isinstance(error, TypeError) and (found := re.search(r"'(Param|Buffer|Const)'", what)):
+        what += f"; a {found[1]}'s array is .data"
+    return f"{_call(frames, entry)} failed: {what} ({where})"
 
 
-def _is_theirs(frame: FrameType) -> bool:
+def is_theirs(frame: FrameType) -> bool:
+    """Whether what runs there is neither layernet's, nor of a library that it calls."""
     module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     return module not in _OURS and module not in sys.stdlib_module_names
 
@@ -64,8 +68,12 @@ def _call(frames: list[tuple[FrameType, int]], entry: int) -> str:
     return f"{type(part).__name__}.{name}" if isinstance(part, Configurable) else name
 
 
-def _place(frame: FrameType, line: int) -> str:
-    file = frame.f_code.co_filename
+def _place_of(frame: FrameType, line: int) -> str:
+    return place(frame.f_code.co_filename, line)
+
+
+def place(file: str, line: int | None) -> str:
+    """`my_layers.py:12`: how messages call a line, the file relative to the working directory where it is below it."""
     relative = os.path.relpath(file) if os.path.isabs(file) else file
     return f"{file if relative.startswith('..') else relative}:{line}"
 

@@ -279,11 +279,9 @@ class Context:
         tape._state = _State.SPENT
         if not tape.needs_input_grad:
             return None
-        if dx is None or dx.shape != tape._in_shape or dx.dtype != self.dtype:
-            got = "None" if dx is None else f"{dx.dtype} of shape {dx.shape}"
-            raise ContractError(
-                f"{child.label}: backward returned {got}, expected {self.dtype} of shape {tape._in_shape}"
-            )
+        if not _fits(dx, tape._in_shape, self.dtype):
+            expected = _described(tape._in_shape, self.dtype)
+            raise ContractError(f"{child.label}: backward returned {_what(dx)}, expected {expected}, as its input")
         return dx
 
     def emit(self, name: str, y: Array) -> None:
@@ -309,12 +307,12 @@ class Context:
         if x.shape[1:] != child.in_shape:
             raise ContractError(f"{child.label}: its input has shape {x.shape}, expected (N, *{child.in_shape})")
         y = child.forward(x, context)
-        if y is None or y.shape != (x.shape[0], *child.out_shape) or y.dtype != self.dtype:
-            got = "None" if y is None else f"{y.dtype} of shape {y.shape}"
-            raise ContractError(
-                f"{child.label}: forward returned {got}, "
-                f"expected {self.dtype} of shape {(x.shape[0], *child.out_shape)}"
-            )
+        promised = (x.shape[0], *child.out_shape)
+        if not _fits(y, promised, self.dtype):
+            expected = f"expected {_described(promised, self.dtype)}"
+            if getattr(y, "shape", promised) != promised:
+                expected += f": for inputs {child.in_shape}, build promised {child.out_shape}"
+            raise ContractError(f"{child.label}: forward returned {_what(y)}, {expected}")
         self._learned = self._learned or child.learns
         return y, context
 
@@ -329,3 +327,18 @@ class Context:
         """
         around = [] if self._parent is None else self._parent._repeats()
         return [*around, self._layer.path, self._number] if self._layer and self._number else around
+
+
+def _fits(array: Any, shape: Shape, dtype: str) -> bool:
+    return getattr(array, "shape", None) == shape and array.dtype == dtype
+
+
+def _what(value: Any) -> str:
+    """What a layer returned."""
+    if not hasattr(value, "dtype"):
+        return "None" if value is None else f"a {type(value).__name__}"
+    return _described(value.shape, value.dtype)
+
+
+def _described(shape: Shape, dtype: Any) -> str:
+    return f"{dtype} of shape {shape}"

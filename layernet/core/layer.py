@@ -103,7 +103,8 @@ class Layer(Configurable):
             error.layer = error.layer or self
             raise
         if not isinstance(built, tuple | list):
-            raise ContractError(f"{self.label}: build returned {built!r}", "it must return the output shape, without N")
+            hint = "it must return the output shape, without N"
+            raise ContractError(f"{self.label}: build returned {built!r}", hint, self)
         out_shape = tuple(int(n) for n in built)
         if any(n < 1 for n in out_shape):
             raise ShapeError(
@@ -122,7 +123,9 @@ class Layer(Configurable):
     def label(self) -> str:
         """How messages call this layer: its path (or name) and its type."""
         where = self.path or self.name
-        return f"layer {where} ({self.kind})" if where else f"a {self.kind} layer"
+        if not where:
+            return f"a {self.kind} layer"
+        return f"layer {self.kind}" if where == self.kind else f"layer {where} ({self.kind})"
 
     @property
     def kind(self) -> str:

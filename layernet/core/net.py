@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from layernet.backend import Array, Shape
+from layernet.backend import Array, Shape, shape_of
 from layernet.backend.device import Device, get_device, kernels_for
 from layernet.core.context import Context, Steps, Tape
 from layernet.core.layer import Layer, tie
@@ -32,7 +32,7 @@ class Net:
 
     def __init__(self, layers: Sequence[Layer], input_shape: Sequence[int], plan: bool = True) -> None:
         self.planned = plan
-        self.input_shape: Shape = tuple(int(n) for n in input_shape)
+        self.input_shape: Shape = shape_of("input_shape", input_shape)
         self.root = _chain(layers)
         with _forgotten_where_it_fails(self.root):
             ties = _replace_refs(self.root)

@@ -21,6 +21,11 @@ class Tensor:
     """A named array of fixed shape that a net owns. `path` and `data` are there once the net is bound."""
 
     def __init__(self, shape: Shape, init: InitFunction) -> None:
+        kind = type(self).__name__
+        if not isinstance(shape, Iterable):
+            raise TypeError(f"a {kind} takes a shape, got {shape!r}; one axis is ({shape!r},)")
+        if not callable(init):
+            raise TypeError(f"a {kind} takes an initialiser, such as init.constant(0.0), got {type(init).__name__}")
         self.shape: Shape = tuple(int(n) for n in shape)
         self.init = init
         self.path = ""
@@ -48,6 +53,10 @@ class Tensor:
     def bound(self) -> bool:
         """Whether the values exist."""
         return self._data is not None
+
+    def __array_ufunc__(self, *_: Any, **__: Any) -> None:
+        """Arithmetic with an array, on numpy and cupy: what was meant is `data`."""
+        raise TypeError(f"a {type(self).__name__} is no array: its array is .data")
 
     def draw(self, seed: int) -> np.ndarray[Any, Any]:
         """The initial values: a function of the seed and the path alone, drawn on the host in float64."""

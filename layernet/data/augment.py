@@ -189,8 +189,9 @@ class ColorNoise(Transform):
             raise ShapeError(f"ColorNoise measured {channels} channels, got examples of shape {x.shape[1:]}")
         y = _units(x)
         if rng is not None:
-            noise = rng.normal((len(x), channels), std=self.std) @ self._axes.astype(np.float32)
-            y += noise[:, np.newaxis, np.newaxis]
+            along = rng.normal((len(x), channels, 1), std=self.std)
+            # no matrix product, as in _grey
+            y += (along * self._axes.astype(np.float32)).sum(axis=1)[:, np.newaxis, np.newaxis]
         if self.rescale:
             y /= np.float32(1.0 + self.std)
         return y
@@ -260,7 +261,9 @@ def _rgb(transform: Transform, in_shape: Shape) -> Shape:
 
 
 def _grey(x: Array) -> Array:
-    return (x @ _GREY)[..., np.newaxis]
+    # no matrix product: what a BLAS rounds hangs on the layout, the threads and the processor
+    grey = x[..., 0:1] * _GREY[0] + x[..., 1:2] * _GREY[1] + x[..., 2:3] * _GREY[2]
+    return np.ascontiguousarray(grey)  # so do the sums of a mean hang on the layout
 
 
 def _brighter(x: Array, factor: Array) -> Array:

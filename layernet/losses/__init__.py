@@ -5,6 +5,8 @@ Losses are called as torch.nn calls them, without the word Loss.
 
 from layernet.losses.base import LabelLoss as LabelLoss
 from layernet.losses.base import Loss as Loss
+from layernet.losses.base import backward as backward
+from layernet.losses.base import forward as forward
 from layernet.losses.base import inverse as inverse
 from layernet.losses.binary import BCEWithLogits as BCEWithLogits
 from layernet.losses.binary import Hinge as Hinge

@@ -17,7 +17,7 @@ from layernet.backend.device import device_of
 from layernet.core.configurable import Configurable
 from layernet.core.context import Context, Tape
 from layernet.core.targets import check_labels
-from layernet.errors import DataError, ShapeError
+from layernet.errors import ContractError, DataError, ShapeError
 
 Number = Any
 """A Python number, or an array of no axes on the device: reading it there would wait for the device."""
@@ -53,9 +53,38 @@ class Loss(Configurable):
             raise DataError(f"the outputs are {outputs.dtype}, a loss takes float32 or float64")
         ctx = Context(Tape(device, outputs.dtype.name, training=True))
         with device.activate(), device.ops.quiet():
-            total, normaliser = self.forward(outputs, target, ctx)
+            total, normaliser = forward(self, outputs, target, ctx)
             scale = inverse(normaliser)
-            return float(total * scale), self.backward(ctx) * scale
+            return float(total * scale), backward(self, outputs, target, ctx) * scale
+
+
+def forward(loss: Loss, outputs: Array, target: Array, ctx: Context) -> tuple[Number, Number]:
+    """What `loss.forward` returns. Raises ContractError where that is not two numbers."""
+    found = loss.forward(outputs, target, ctx)
+    expected = f"{type(loss).__name__}.forward must return (sum, normaliser), two numbers"
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        got = f"{len(found)} of them" if isinstance(found, tuple | list) else type(found).__name__
+        raise ContractError(f"{expected}, got {got}", "for a mean over the batch: return values.sum(), values.size")
+    for name, number in zip(("sum", "normaliser"), found, strict=True):
+        if number is None or getattr(number, "shape", ()) != ():
+            got = "None" if number is None else f"one of shape {number.shape}"
+            raise ContractError(f"{expected}; its {name} is {got}")
+    return found[0], found[1]
+
+
+def backward(loss: Loss, outputs: Array, target: Array, ctx: Context) -> Array:
+    """What `loss.backward` returns. Raises ContractError where that has not the shape of the outputs."""
+    dy = loss.backward(ctx)
+    if getattr(dy, "shape", None) != outputs.shape:
+        got = f"one of shape {dy.shape}" if hasattr(dy, "shape") else "None" if dy is None else type(dy).__name__
+        given = as_array(target).shape if target is not None else outputs.shape
+        raise ContractError(
+            f"{type(loss).__name__}.backward must return a gradient of the outputs' shape {outputs.shape}, got {got}",
+            f"outputs {outputs.shape} and target {given} broadcast: reshape one of them"
+            if given != outputs.shape
+            else "",
+        )
+    return dy
 
 
 class LabelLoss(Loss):

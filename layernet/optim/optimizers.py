@@ -63,7 +63,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(lr, weight_decay, groups)
         _check_betas(betas)
-        at_least_zero("eps", eps)
+        _positive("eps", eps)
         self.betas, self.eps = betas, eps
 
     @property

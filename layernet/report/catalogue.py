@@ -222,7 +222,7 @@ def spell_type(annotation: Any) -> str:
 def _family(kind: Kind, module: str) -> str:
     """What it is listed under: a layer's module, for all others their kind."""
     if kind != "layer":
-        return _noun(kind)
+        return _noun(kind) if module.partition(".")[0] == "layernet" else f"your own {_noun(kind)}"
     package, _, last = module.rpartition(".")
     return _FAMILIES.get(last, last) if package in ("layernet.core", "layernet.layers") else "your own"
 

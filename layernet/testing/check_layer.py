@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from layernet.backend import shape_of
 from layernet.core.blame import blame
 from layernet.core.layer import Layer
-from layernet.errors import LayernetError, ShapeError
+from layernet.errors import LayernetError, ShapeError, UsageError
 from layernet.testing.bench import Broken, Subject
 from layernet.testing.branches import Fact, Replay, facts_of, never_run
 from layernet.testing.contract import RULES
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck, net_of
-from layernet.testing.raised import once, told
+from layernet.testing.raised import once, owed, told
 from layernet.testing.report import Failure, Report
 
 T = TypeVar("T")
@@ -53,9 +54,13 @@ def check_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
 
 def inspect_layer(layer: Layer, shape: Sequence[int], **options: Any) -> Report:
     """What `check_layer` finds, without raising."""
-    start = time.perf_counter()
+    if not isinstance(layer, Layer):
+        raise UsageError(f"check_layer takes a Layer, got {layer!r}", "losses and penalties go to check_loss")
+    start, shape = time.perf_counter(), shape_of("shape", shape)
     settings = Settings(**options)
-    report = Report(type(layer).__name__)
+    report = Report(type(layer).__name__, failures=owed(layer))
+    if report.failures:
+        return report
     report.failures = broken_rules(layer, shape, settings)
     gradients = gradcheck(layer, shape, **options)
     if gradients.ok or all(failure.rule == "nothing" for failure in gradients.failures):
@@ -182,4 +187,5 @@ def ask(rules: Sequence[Callable[[T], None]], subject: T, name: str) -> list[Fai
 
 
 def _failure(rule: str, name: str, message: str) -> Failure:
+    message = message.replace(f"layer layer ({name})", f"layer {name}")  # as the rules call the layer under test
     return Failure(rule.replace("_", " "), name, "contract", name, "", message)

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from layernet.backend import shape_of
 from layernet.errors import UsageError
 from layernet.losses import Loss, Penalty
 from layernet.testing import rules_losses, rules_penalties
 from layernet.testing.check_layer import CheckFailed, ask
 from layernet.testing.engine import Settings
 from layernet.testing.gradcheck import gradcheck
-from layernet.testing.raised import once
+from layernet.testing.raised import once, owed
 from layernet.testing.report import Failure, Report
 from layernet.testing.rules_losses import LARGEST, LossSubject
 from layernet.testing.rules_penalties import PenaltySubject
 
 _FAR = 6.0
+_LABELS = 'the targets were numbers between 0 and 1: a loss on class labels says targets = "classes" in its class'
 
 
 def check_loss(
@@ -46,12 +48,23 @@ def inspect_loss(
     loss: Loss | Penalty, shape: Sequence[int] = (), targets: Any = None, *, largest: float = LARGEST, **options: Any
 ) -> Report:
     """What `check_loss` finds, without raising."""
-    start = time.perf_counter()
+    if not isinstance(loss, Loss | Penalty):
+        raise UsageError(f"check_loss takes a Loss or a Penalty, got {loss!r}", "layers go to check_layer")
+    start, shape = time.perf_counter(), shape_of("shape", shape)
     settings = Settings(**options)
-    report = Report(type(loss).__name__)
+    report = Report(type(loss).__name__, failures=owed(loss))
+    if report.failures:
+        return report
     report.failures = broken_loss_rules(loss, shape, targets, settings, largest)
     report.add(_gradients(loss, shape, targets, options))
     report.failures = once(report.failures)
+    if (
+        isinstance(loss, Loss)
+        and loss.targets == "any"
+        and targets is None
+        and any(" failed: " in f.message for f in report.failures)
+    ):
+        report.notes.append(_LABELS)
     rules = rules_penalties.RULES if isinstance(loss, Penalty) else rules_losses.RULES
     report.notes.append(f"{len(rules)} contract rules asked")
     report.seconds = time.perf_counter() - start
@@ -65,8 +78,6 @@ def broken_loss_rules(
     name = type(loss).__name__
     if isinstance(loss, Penalty):
         return ask(rules_penalties.RULES, PenaltySubject(loss, settings.seed, settings.device), name)
-    if not isinstance(loss, Loss):
-        raise UsageError(f"check_loss takes a Loss or a Penalty, got {loss!r}", "layers go to check_layer")
     subject = LossSubject(loss, tuple(shape), targets, settings.seed, max(2, settings.batch), settings.device, largest)
     return ask(rules_losses.RULES, subject, name)
 

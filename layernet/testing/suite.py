@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from layernet.config.lookup import article
+from layernet.config.names import BUILT_IN
 from layernet.core.layer import Layer
 from layernet.errors import UsageError, did_you_mean
 from layernet.losses import Loss, Penalty
 from layernet.testing.cases import CASES, TARGETS, Case
 from layernet.testing.check_layer import inspect_layer
+from layernet.testing.check_loss import inspect_loss
 from layernet.testing.report import COUNTS, Report, plain
 
 _ROW = "{:44} {:>7} {:>8} {:>10} {:>6} {:>4} {:>8} {:>8} {:>7}  {}"
@@ -127,6 +130,11 @@ def built_in(name: str) -> list[Job]:
     """The cases of one of them, by its name in a config."""
     found = [_of_case(case) for case in CASES if case.name == name]
     if not found:
+        for kind, table in BUILT_IN.items():
+            if name in table:
+                raise UsageError(
+                    f"{name} is {article(kind)}, which has no gradients to check", "layers, losses and penalties do"
+                )
         names = sorted({case.name for case in CASES})
         hint = did_you_mean(name, names)
         hint = hint if hint.startswith("did you mean") else "`layernet layers` lists them"
@@ -163,6 +171,8 @@ def _of_case(case: Case) -> Job:
         target = case.make()
         if isinstance(target, Layer):
             return inspect_layer(target, case.shape, **{**case.options, **options})
-        return case.check(**options)
+        report = inspect_loss(target, case.shape, case.targets, **{**case.options, **options})
+        report.title = case.label
+        return report
 
     return Job(case.label, check)

@@ -50,7 +50,7 @@ def facts(config: ExperimentConfig, net: Net) -> dict[str, Any]:
 
 
 def as_it_began(began: dict[str, Any]) -> dict[str, object]:
-    """The values of a config that make a run go on as it began, going by its recorded facts."""
+    """The overrides that make a run go on as it began, going by its recorded facts."""
     kernels = began.get("kernels")
     if kernels == "numpy" or (kernels == "numba" and compiled.problem() is None):
         return {"kernels": kernels, "threads": began.get("threads")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from layernet.core.blame import blame
 from layernet.core.net import Net
 from layernet.data.dataset import split
 from layernet.data.loader import Loader, fit_transforms
-from layernet.errors import LayernetError, UsageError, did_you_mean
+from layernet.errors import Interrupted, LayernetError, UsageError, did_you_mean
 from layernet.train import checkpoint, state
+from layernet.train.changes import Changes, changes
 from layernet.train.compute import (
     as_it_began,
     computing,
@@ -60,10 +62,7 @@ class Experiment:
         """
         directory = RunDirectory.open(Path(run))
         experiment = cls(load_config(directory.resolved, compute))
-        which = which or ("best" if directory.checkpoint("best").exists() else "last")
-        if which not in (known := directory.checkpoints()):
-            raise UsageError(f"{run} has no checkpoint {which!r}", did_you_mean(which, known))
-        saved = checkpoint.load(directory.checkpoint(which))
+        saved = checkpoint.load(directory.find(which or ("best" if directory.checkpoint("best").exists() else "last")))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
         experiment._measured, experiment._fresh = True, False
         return experiment
@@ -94,20 +93,27 @@ class Experiment:
         return run.path
 
     @classmethod
-    def resume(
-        cls, run: str | Path, console: Console | None = None, compute: Mapping[str, object] | None = None
-    ) -> Self:
+    def resume(cls, run: str | Path, console: Console | None = None, overrides: Overrides = ()) -> Self:
         """Go on with a run that ended early, from its checkpoint `last`, to the same end as if it had not.
 
-        With the kernels and threads that it began with where they are to be had; `compute` overrides them. With others,
-        it comes to the same end within rounding.
+        With the kernels and threads that it began with where they are to be had; with others, it comes to the same end
+        within rounding. With `overrides`, such as more epochs or another learning rate, the run's resolved.yaml
+        changes too; a run that a callback stopped goes on. Raises UsageError for those that a run cannot change.
         """
         directory = RunDirectory.open(Path(run))
-        experiment = cls(load_config(directory.resolved, {**as_it_began(directory.facts), **(compute or {})}))
-        saved = checkpoint.load(directory.checkpoint("last"))
+        began = as_it_began(directory.facts)
+        if isinstance(overrides, Mapping):
+            config = load_config(directory.resolved, {**began, **overrides})
+        else:
+            pairs = [f"{key}={'null' if value is None else value}" for key, value in began.items()]
+            config = load_config(directory.resolved, [*pairs, *overrides])
+        changed = changes(load_config(directory.resolved, began).resolved, config.resolved) if overrides else {}
+        experiment = cls(config)
+        directory.sweep()
+        saved = checkpoint.load(directory.find("last"))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
         experiment._measured = True
-        experiment._train(directory, saved, console or Console())
+        experiment._train(directory, saved, console or Console(), changed)
         return experiment
 
     def evaluate(self, split: str = "test") -> dict[str, float]:
@@ -157,7 +163,9 @@ class Experiment:
             )
         return loaders
 
-    def _train(self, run: RunDirectory, saved: checkpoint.Checkpoint | None, console: Console) -> None:
+    def _train(
+        self, run: RunDirectory, saved: checkpoint.Checkpoint | None, console: Console, changed: Changes | None = None
+    ) -> None:
         self._fresh = False
         display = Display(console, run.log)
         # the display comes first, so that a save that fails at the end finds the terminal as it was
@@ -172,6 +180,11 @@ class Experiment:
         )
         if saved is not None:
             state.restore(saved, trainer)
+            if changed:
+                trainer.unstop()
+                run.change(self.config.dump())
+                for key, (before, after) in changed.items():
+                    display.say(f"{key}: {before} -> {after}")
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
         for note in (differences(run.facts, used), hint(self.config, self.net)):
             if note:
@@ -180,6 +193,17 @@ class Experiment:
             with computing(self.config, self.net):
                 trainer.fit()
             self._finish(run, trainer, display)
+        except Interrupted as error:
+            told = Interrupted(error.number, str(run.path))
+            run.log(str(told))
+            raise told from error
+        except KeyboardInterrupt as error:  # the second, or one during the test
+            saved_any = run.checkpoint("last").exists()
+            cure = (
+                f"go on with `layernet resume {shlex.quote(str(run.path))}`" if saved_any else "nothing was saved yet"
+            )
+            error.add_note(cure)
+            raise
         except Exception as error:
             _log(error, run)
             raise

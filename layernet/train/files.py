@@ -24,6 +24,18 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
+def abandoned(temporary: Path) -> bool:
+    """Whether the process that was writing this file in `atomic_write` is no more."""
+    number = temporary.name.split(".")[-2]
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except (ValueError, PermissionError):  # no file of ours; somebody else's process
+        return False
+    return False
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically."""
     with atomic_write(path) as stream:

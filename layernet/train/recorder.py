@@ -36,7 +36,8 @@ class Recorder(Callback):
             self._save(trainer)
 
     def on_stop(self, trainer: Trainer, error: BaseException | None) -> None:
-        if (error is None or isinstance(error, Interrupted)) and trainer.step != self._saved_step:
+        orderly = error is None or isinstance(error, Interrupted)
+        if orderly and (trainer.step != self._saved_step or trainer.stopped):  # that it was stopped is saved too
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ import layernet
 from layernet.errors import LayernetError, UsageError, did_you_mean
 from layernet.train import checkpoint
 from layernet.train.checkpoint import Checkpoint
-from layernet.train.files import keep_as, write_bytes, write_text
+from layernet.train.files import abandoned, keep_as, write_bytes, write_text
 
 _LIBRARY = ("internal_api", "version", "architecture", "threading_layer", "num_threads")
 """What tells one linear algebra library from another: results differ with it in the last digits."""
@@ -105,6 +106,10 @@ class RunDirectory:
         }
         write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
 
+    def change(self, resolved: str) -> None:
+        """Write another resolved config: the run goes on with it. `config.yaml` stays what it was begun with."""
+        write_text(self.resolved, resolved)
+
     def keep(self, files: Mapping[str, bytes]) -> None:
         """Write the user's own files, each at its place, where they are not there yet."""
         for name, content in files.items():
@@ -116,6 +121,23 @@ class RunDirectory:
     def checkpoint(self, which: str) -> Path:
         """The file of the checkpoint called `which`: last, best, or step-N."""
         return self.path / "checkpoints" / f"{which}.npz"
+
+    def find(self, which: str) -> Path:
+        """The file of a checkpoint as people call it: also last.npz, step-3528 and 3528. Raises UsageError."""
+        known, name = self.checkpoints(), which.removesuffix(".npz")
+        if step := re.fullmatch(r"(?:step-)?(\d+)", name):
+            name = f"step-{int(step[1]):08d}"
+        if not known:
+            raise UsageError(f"{self.path} has no checkpoint: it ended before its first one", "train again")
+        if name not in known:
+            raise UsageError(f"{self.path} has no checkpoint {which!r}", did_you_mean(name, known))
+        return self.checkpoint(name)
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed while they wrote have left behind."""
+        for file in [*self.path.glob(".*.tmp"), *(self.path / "checkpoints").glob(".*.tmp")]:
+            if abandoned(file):
+                file.unlink(missing_ok=True)
 
     def checkpoints(self) -> list[str]:
         """What the checkpoints that are there are called."""

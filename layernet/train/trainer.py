@@ -78,6 +78,10 @@ class Trainer:
         """Ask training to end after this step, as if it were the last: with an evaluation, and the test after it."""
         self._stopped = True
 
+    def unstop(self) -> None:
+        """Forget that a callback said stop."""
+        self._stopped = False
+
     def fit(self) -> None:
         """Train from `step` to the end. Raises Interrupted on SIGINT or SIGTERM, NumericsError on a loss not finite."""
         error: BaseException | None = None
@@ -95,6 +99,8 @@ class Trainer:
                 raise
             finally:
                 self._tell("on_stop", error)
+            if self._stop_signal is not None:  # it came after the last step: the test is left to `resume`
+                raise Interrupted(self._stop_signal)
 
     def _train_epoch(self, epoch: int, start: int) -> None:
         with closing(self.loaders["train"].batches(epoch, start)) as batches:
@@ -126,6 +132,9 @@ class Trainer:
             cure = "lower the learning rate or add a warm-up; the checkpoints are those of before"
             if self.step == 0:
                 cure = "nothing is trained yet: look for it in the data, or for initial values that are far too large"
+            own = sorted({type(part).__name__ for part in self._parts() if type(part).__module__[:9] != "layernet."})
+            if own:
+                cure += f"; or a gradient is wrong: `layernet gradcheck` checks {', '.join(own)}"
             raise NumericsError(f"the loss is {objectives.total} at step {self.step} (epoch {self.epoch:.2f})", cure)
         net.backward(tape, objectives.gradients(), update_buffers=False)
         objectives.add_penalty_gradients()
@@ -136,6 +145,10 @@ class Trainer:
         self.step += 1
         if self.average is not None:
             self.average.update(self.step)
+
+    def _parts(self) -> list[object]:
+        """What can make a loss that is not finite: layers and objectives."""
+        return [*(layer for _, layer in self.net.root.walk()), *(o.loss for o in self.config.objectives)]
 
     def _evaluate(self) -> None:
         """Close the stretch of training since the last row with a row of its means and those of the validation set."""
@@ -175,6 +188,7 @@ class Trainer:
             "history": self.history,
             "meter": self.meter.state(),
             "average": self.average.count if self.average is not None else 0,
+            "stopped": self._stopped,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -185,6 +199,12 @@ class Trainer:
         for row in self.history:
             self.schedule.observe(row)
         self.meter.load_state(state["meter"])
+        self._stopped = state.get("stopped", False)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback ended training before its last step."""
+        return self._stopped
 
     @property
     def _going(self) -> bool:
@@ -223,7 +243,7 @@ def evaluate(config: ExperimentConfig, net: Net, loader: Loader) -> dict[str, fl
     meter = Meter(config.objectives, config.metrics)
     meter.add(penalties_of(config.objectives, net))
     losses = without_penalties(config.objectives)
-    with closing(loader.batches(0)) as batches:
+    with closing(loader.batches(0)) as batches, np.errstate(all="ignore"):
         for batch in batches:
             tape = net.forward(batch.x, recording=False)
             meter.update(ObjectivesPass(losses, net, tape, batch.target), tape, batch.target)

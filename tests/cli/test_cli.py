@@ -175,6 +175,6 @@ def test_a_signal_saves_and_sets_the_exit_code(config: Path, tmp_path: Path) -> 
             break
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "interrupted by SIGTERM" in err
+    assert err == f"interrupted by SIGTERM; go on with `layernet resume {runs / 'tiny-001'}`\n"
     assert "Traceback" not in err
     assert (runs / "tiny-001" / "checkpoints" / "last.npz").exists()

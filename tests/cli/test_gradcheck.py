@@ -56,7 +56,7 @@ class Squares(Loss):
         self.width = width
 
     def forward(self, outputs, target, ctx):
-        d = (outputs - target) / self.width
+        d = (outputs - ctx.xp.asarray(target, dtype=ctx.dtype)) / self.width
         ctx.save(d)
         return 0.5 * (d * d).sum(), len(d)
 
@@ -66,6 +66,27 @@ class Squares(Loss):
 class Unscaled(Squares):
     def backward(self, ctx):
         return ctx.saved[0]
+
+class Widens(Squares):
+    def forward(self, outputs, target, ctx):
+        ctx.save(outputs - target)
+        return 0.5 * (ctx.saved[0] ** 2).sum(), len(target)
+
+class Perceptron(Loss):
+    def forward(self, outputs, target, ctx):
+        rows, best = ctx.xp.arange(len(outputs)), outputs.argmax(axis=1)
+        ctx.save(rows, target, best, outputs.shape)
+        return (outputs[rows, best] - outputs[rows, target]).sum(), len(rows)
+
+    def backward(self, ctx):
+        rows, labels, best, shape = ctx.saved
+        dy = ctx.xp.zeros(shape, ctx.dtype)
+        dy[rows, best] += 1
+        dy[rows, labels] -= 1
+        return dy
+
+class Declared(Perceptron):
+    targets = "classes"
 
 class Cubes(Penalty):
     def forward(self, params, ctx):
@@ -140,6 +161,10 @@ def test_json(layer: str, code: int, capsys: pytest.CaptureFixture[str]) -> None
     [
         (["mine.py:Squares", "--shape", "4", "--targets", "values", "--arg", "width=2"], 0, "Squares: ok"),
         (["mine.py:Unscaled", "--shape", "4", "--targets", "values", "--arg", "width=2"], 1, "by a factor of 2"),
+        (["mine.py:Widens", "--shape", "4", "--targets", "values"], 1, "make the gradient float64 in a net of float32"),
+        (["mine.py:Perceptron", "--shape", "4", "--targets", "labels"], 0, "15 contract rules asked"),
+        (["mine.py:Declared", "--shape", "4"], 0, "Declared: ok"),
+        (["MSE"], 0, "15 contract rules asked"),
         (["mine.py:Cubes", "--arg", "params=second.*"], 0, "Cubes: ok"),
         (["mine.py:OddCubes"], 1, "points differ"),
         (["CrossEntropy", "--shape", "2,5", "--targets", "distributions"], 0, "CrossEntropy: ok"),
@@ -232,7 +257,7 @@ def test_a_config(layer: str, code: int, capsys: pytest.CaptureFixture[str]) -> 
         (["qqqq", "--shape", "4"], "more: `layernet layers` lists all; one of your own is"),
         (
             ["mine.py", "--shape", "4"],
-            "'mine.py' is a file, and which class in it is meant is not said; write mine.py:Class",
+            "is a file, and which class in it is meant is not said; write mine.py:Scale or mine.py:Gainless or ",
         ),
         (["mine.py:Scle", "--shape", "4"], "did you mean 'Scale'?"),
         (["Conv2d", "--shape", "4", "--arg", "out_channels=2", "--arg", "kernel_size=3"], "Conv2d"),
@@ -240,10 +265,13 @@ def test_a_config(layer: str, code: int, capsys: pytest.CaptureFixture[str]) -> 
         (["net.yaml", "--shape", "4"], "--shape, --arg and --targets are for a class"),
         (["all", "--arg", "a=1"], "--shape, --arg and --targets are for a class"),
         (["Tanh", "MSE", "--shape", "4"], "one by one"),
+        (["SGD"], "SGD is an optimizer, which has no gradients to check; layers, losses and penalties do"),
         (["Tan"], "no built-in layer, loss or penalty called 'Tan'; did you mean 'Tanh'?"),
-        (["accuracy"], "`layernet layers` lists them"),
+        (["accuracy"], "accuracy is a metric, which has no gradients to check"),
+        (["qqqq"], "`layernet layers` lists them"),
         (["mine.py:Scale", "--shape", "4", "--targets", "labels"], "--targets is for a loss"),
         (["mine.py:Squares", "--targets", "values"], "a loss needs --shape"),
+        (["mine.py:Perceptron", "--shape", "4"], 'or let Perceptron say targets = "classes" (labels)'),
         (["mine.py:Squares", "--shape", "4"], "one of labels, values, signs, distributions; for example"),
         (["mine.py:Squares", "--shape", "4", "--targets", "images"], "distributions, got 'images'"),
         (["mine.py:Cubes", "--shape", "4"], "a penalty takes neither --shape nor --targets"),

@@ -198,6 +198,19 @@ def test_a_layer_of_ones_own(own: None, capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
+def test_parts_of_ones_own_are_called_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text(
+        "import layernet as ln\n\n\nclass Mine(ln.CrossEntropy):\n    pass\n\n\nclass Told(ln.Callback):\n    pass\n"
+    )
+    file = f"{tmp_path / 'parts.py'}"
+    assert "Mine (your own loss)" in shown(capsys, f"{file}:Mine")
+    assert main(["gradcheck", file]) == 2  # no layer in it: all others are named
+    assert f"write {file}:Mine or {file}:Told" in capsys.readouterr().err
+    assert "Told (your own callback)" in shown(capsys, f"{file}:Told")
+    assert main(["layers", file]) == 2
+    assert capsys.readouterr().err.endswith(f"is not said; write {file}:Mine or {file}:Told\n")
+
+
 def test_what_has_no_docstring_and_what_is_a_function(own: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert "hand-written" not in shown(capsys, "mine.py:Undocumented")  # that is Layer's docstring, not its own
     out = shown(capsys, "mine.py:tiny")

@@ -43,6 +43,16 @@ def test_a_stream_decides_all_and_x_stays(transform, x):
         assert (transform(x, None) == x).all()
 
 
+@pytest.mark.parametrize("turn", [lambda x: np.asfortranarray(x[::-1])[::-1], lambda x: x[:, ::-1][:, ::-1]])
+def test_no_bit_of_a_colour_hangs_on_the_layout(turn):
+    """As a matrix product's bits do: on the layout, the threads and the processor."""
+    noise = ColorNoise(1.0)
+    noise.load_state({"axes": np.array([[0.3, 0.1, 0.7], [0.2, 0.9, 0.1], [0.5, 0.6, 0.4]])})
+    for seed in range(20):
+        for transform in (ColorJitter(0.0, 0.9, 0.9), noise):
+            np.testing.assert_array_equal(transform(turn(FLOATS), stream(seed)), transform(FLOATS, stream(seed)))
+
+
 # Cutout
 
 

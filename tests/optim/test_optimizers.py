@@ -438,6 +438,7 @@ def test_one_parameter_may_be_matched_for_different_settings():
         (lambda: AdamW(eps=-1e-8), "eps must be"),
         (lambda: RMSprop(alpha=1.0), "alpha must lie in 0..1"),
         (lambda: RMSprop(momentum=1.0), "momentum must lie in 0..1"),
+        (lambda: Adam(eps=0.0), "eps must be positive, got 0"),
         (lambda: RMSprop(eps=0.0), "eps must be positive, got 0"),
         (lambda: Adagrad(lr_decay=-1.0), "lr_decay must be"),
         (lambda: Adagrad(initial_accumulator_value=-1.0), "initial_accumulator_value must be"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from layernet.core.net import Net
 from layernet.errors import UsageError
 from layernet.layers.activation import ReLU
-from layernet.losses import BCEWithLogits, CrossEntropy, L2Penalty
-from layernet.testing import CheckFailed, check_loss, rules_losses, rules_penalties
+from layernet.losses import BCEWithLogits, CrossEntropy, L2Penalty, Loss
+from layernet.testing import CheckFailed, check_layer, check_loss, gradcheck, rules_losses, rules_penalties
 from layernet.testing.cases import LOSSES
 from tests.testing import broken_losses
 
@@ -58,6 +59,16 @@ def test_targets_are_drawn_as_declared_or_given():
 def test_a_layer_is_sent_to_its_own_check():
     with pytest.raises(UsageError, match="check_layer"):
         check_loss(ReLU(), (4,))
+    with pytest.raises(UsageError, match="check_loss"):
+        check_layer(CrossEntropy(), (4,))  # type: ignore[arg-type]
+
+
+def test_a_number_is_no_shape():
+    for ask in (check_layer, gradcheck, lambda layer, shape: Net([layer], shape)):
+        with pytest.raises(UsageError, match=r"shape must be a shape, got 5; one axis is \(5,\)"):
+            ask(ReLU(), 5)
+    with pytest.raises(UsageError, match=r"shape must be a shape, got 'four'; for example \(28, 28, 1\)"):
+        check_loss(CrossEntropy(), "four")
 
 
 def test_an_exponential_that_is_meant_passes_with_smaller_outputs():
@@ -74,3 +85,15 @@ def test_an_exponential_that_is_meant_passes_with_smaller_outputs():
     with pytest.raises(CheckFailed, match="far outputs: the sum is inf for outputs of up to 100 in float32"):
         check_loss(Exponential(), (4,))
     check_loss(Exponential(), (4,), largest=30.0)
+
+
+def test_a_loss_on_labels_that_does_not_say_so_is_told_how():
+    class Tail(Loss):
+        def forward(self, outputs, target, ctx):
+            return outputs[np.arange(len(target)), target].sum(), len(target)
+
+        def backward(self, ctx):
+            raise AssertionError("never reached")
+
+    with pytest.raises(CheckFailed, match='a loss on class labels says targets = "classes" in its class'):
+        check_loss(Tail(), (5,))

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layernet import CrossEntropy, Layer, Linear, Net, Sequential
+from layernet import CrossEntropy, Layer, Linear, Loss, Net, Objective, Param, Sequential, init, sum_to
 from layernet.cli.main import main
+from layernet.errors import ContractError
 from layernet.layers.activation import Tanh
+from layernet.losses import named
+from layernet.objectives import ObjectivesPass
 from layernet.testing import CheckFailed, check_layer, gradcheck
 from layernet.testing.check_layer import inspect_layer
+from layernet.testing.check_loss import inspect_loss
 from layernet.testing.contract import RULES
 
 
@@ -56,7 +60,7 @@ def test_an_exception_is_one_failure(where: str) -> None:
     method = {"training": "forward", "evaluation": "forward"}.get(where, where)
     report = inspect_layer(Raises(where), (3,))
     (failure,) = report.failures
-    assert re.search(rf"\(Raises\): {method} failed: {HERE}; so ended \d+ more checks$", str(failure))
+    assert re.search(rf"layer Raises: {method} failed: {HERE}; so ended \d+ more checks$", str(failure))
     assert f"{len(RULES)} contract rules asked" in str(report)
     with pytest.raises(CheckFailed):
         check_layer(Raises(where), (3,))
@@ -111,3 +115,86 @@ def test_on_the_command_line(
         "forward failed: AttributeError: 'numpy.ndarray' object has no attribute 'nothing' (mine.py:6)" in printed.out
     )
     assert "Traceback" not in printed.out + printed.err
+
+
+class Slips(Layer):
+    """One mistake at a time, which every rule of the contract meets."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def build(self, in_shape):
+        start = np.ones(3) if self.kind == "array" else init.constant(1.0)
+        self.w = Param(in_shape[-1] if self.kind == "flat" else in_shape[-1:], start)
+        return {"no shape": None, "other shape": (*in_shape, 1)}.get(self.kind, in_shape)
+
+    def forward(self, x, ctx):
+        ctx.save(x)
+        if self.kind == "no data either":
+            return x * (2.0 * self.w)
+        return x * (self.w if self.kind == "no data" else self.w.data)
+
+    def backward(self, dy, ctx):
+        (x,) = ctx.saved
+        ctx.add_grad(self.w, dy * x if self.kind == "no sum" else sum_to(dy * x, self.w.shape))
+        return None if self.kind == "no return" else dy * self.w.data
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("no shape", "build returned None; it must return the output shape, without N"),
+        ("other shape", r"forward returned .*: for inputs \(4, 3\), build promised \(4, 3, 1\)"),
+        ("no data", r"forward failed: TypeError: a Param is no array: its array is .data \(.*"),
+        ("no data either", r"forward failed: TypeError: unsupported .*; a Param's array is .data \(.*"),
+        ("flat", r"build failed: TypeError: a Param takes a shape, got 3; one axis is \(3,\) \(.*"),
+        ("array", r"build failed: TypeError: a Param takes an initialiser, such as .*, got ndarray \(.*"),
+        ("no sum", r"the gradient of Param .*: sum_to\(g, param.shape\)"),
+        ("no return", r"backward returned None, expected .*, as its input"),
+    ],
+)
+def test_a_slip_that_every_rule_meets_is_told_once(kind: str, message: str) -> None:
+    (failure,) = inspect_layer(Slips(kind), (4, 3)).failures
+    assert re.search(rf": layer Slips: {message}; so ended \d\d more checks$", str(failure))
+
+
+class OneNumber(Loss):
+    def forward(self, outputs, target, ctx):
+        ctx.save(outputs - target)
+        return (ctx.saved[0] ** 2).mean()
+
+    def backward(self, ctx):
+        return 2 * ctx.saved[0]
+
+
+class Broadcast(OneNumber):
+    def forward(self, outputs, target, ctx):
+        super().forward(outputs, target, ctx)
+        return (ctx.saved[0] ** 2).sum(), ctx.saved[0].size
+
+
+def flat(shape, rng):
+    return rng.uniform(shape[:1])
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (OneNumber(), r"OneNumber.forward must return \(sum, normaliser\), two numbers, got float"),
+        (
+            Broadcast(),
+            r"Broadcast.backward must return a gradient of the outputs' shape \(3, 1\), got one of shape \(3, 3\); "
+            r"outputs \(3, 1\) and target \(3,\) broadcast: reshape one of them",
+        ),
+    ],
+)
+def test_a_loss_that_returns_something_else_is_told_once_and_named(loss: Loss, message: str) -> None:
+    (failure,) = inspect_loss(loss, (1,), flat).failures
+    assert re.search(rf"{message}.*; so ended \d\d more checks$", str(failure))
+    net = Net([Linear(1)], (2,)).bind("cpu")
+    tape = net.forward(np.ones((3, 2), "float32"), training=True)
+    target = np.ones(3, "float32")
+    with pytest.raises(ContractError, match=message):
+        ObjectivesPass(named([Objective(loss)]), net, tape, target).gradients()
+    with pytest.raises(ContractError, match=message):
+        loss(tape.output, target)

@@ -6,7 +6,10 @@ import csv
 import gc
 import io
 import os
+import re
 import signal
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +21,7 @@ import pytest
 from rich.console import Console
 
 import layernet as ln
+from layernet.cli.main import main
 from layernet.errors import CheckpointError, Interrupted, NumericsError, UsageError
 from layernet.train import checkpoint
 from layernet.train.callbacks import Callback
@@ -134,6 +138,129 @@ def test_an_interrupted_run_resumes_to_the_same_bits(config: Path, tmp_path: Pat
     assert files_of(cut) == files
 
 
+def test_an_interrupted_run_says_how_to_go_on(config: Path, tmp_path: Path) -> None:
+    experiment = Experiment.load(config)
+    with callback(experiment, InterruptAt(3)), pytest.raises(Interrupted) as caught:
+        experiment.train(tmp_path / "a b", console=quiet())
+    run = tmp_path / "a b" / "small-001"
+    assert str(caught.value) == f"interrupted by SIGINT; go on with `layernet resume '{run}'`"
+    assert (run / "log.txt").read_text().endswith(f"\n{caught.value}\n")
+
+
+@pytest.mark.parametrize(("step", "cure"), [(3, "nothing was saved yet"), (8, "go on with `layernet resume")])
+def test_a_second_signal_says_what_is_left(
+    config: Path, tmp_path: Path, step: int, cure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "twice.py").write_text(
+        "import layernet as ln\n\n\nclass Twice(ln.Callback):\n    def on_step(self, trainer):\n"
+        f"        if trainer.step == {step}:\n            raise KeyboardInterrupt\n"
+    )
+    config.write_text(config.read_text() + f"callbacks: ['{tmp_path / 'twice.py'}:Twice']\n")
+    assert main(["train", str(config), "--runs", str(tmp_path / "runs")]) == 130
+    assert capsys.readouterr().err.startswith(f"interrupted; {cure}")
+
+
+def test_a_signal_after_the_last_step_is_not_lost(config: Path, tmp_path: Path) -> None:
+    class InterruptAtTheEnd(Callback):
+        def on_stop(self, trainer: Trainer, error: BaseException | None) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    whole = Experiment.load(config).train(tmp_path / "whole", console=quiet())
+    experiment = Experiment.load(config)
+    with callback(experiment, InterruptAtTheEnd()), pytest.raises(Interrupted):
+        experiment.train(tmp_path / "cut", console=quiet())
+    cut = tmp_path / "cut" / "small-001"
+    assert len(rows(cut)) == len(rows(whole)) - 1  # the test is still to come
+    Experiment.resume(cut, console=quiet())
+    assert_same_end(whole, cut)
+
+
+@pytest.mark.parametrize("step", [7, 10])  # between two checkpoints, and at one
+def test_a_run_that_a_callback_stopped_stays_stopped(config: Path, tmp_path: Path, step: int) -> None:
+    class StopAt(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.step == step:
+                trainer.stop()
+
+    experiment = Experiment.load(config)
+    with callback(experiment, StopAt()):
+        run = experiment.train(tmp_path, console=quiet())
+    before = rows(run)
+    Experiment.resume(run, console=quiet())
+    assert rows(run) == before
+    assert checkpoint.load(run / "checkpoints" / "last.npz").meta["step"] == step
+
+
+def test_a_run_goes_on_for_longer_as_if_it_had_been_meant_to(config: Path, tmp_path: Path) -> None:
+    constant: dict[str, Any] = {"schedule": "Constant", "data.val": {"fraction": 0.2}}
+    whole = Experiment.load(config, {**constant, "train.epochs": 4}).train(tmp_path / "whole", console=quiet())
+
+    class StopAt(Callback):
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.step == 15:
+                trainer.stop()
+
+    experiment = Experiment.load(config, {**constant, "train.epochs": 2})
+    with callback(experiment, StopAt()):
+        cut = experiment.train(tmp_path / "cut", console=quiet())
+    console = Console(file=io.StringIO(), width=80)
+    Experiment.resume(cut, console, {"train.epochs": 4})
+    assert "train.epochs: 2 -> 4\n" in console.file.getvalue()  # type: ignore[attr-defined]
+    first, second = (checkpoint.load(run / "checkpoints" / "last.npz") for run in (whole, cut))
+    for name, array in first.arrays.items():
+        np.testing.assert_array_equal(array, second.arrays[name], err_msg=name)
+    assert Experiment.open(cut).config.resolved["train"]["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refused"),
+    [
+        (["data.batch_size=5"], "data.batch_size"),
+        (["optimizer={type: SGD, lr: 0.1}"], "optimizer.type"),
+        (["seed=4", "optimizer.lr=1e-3"], "seed"),
+    ],
+)
+def test_what_a_run_cannot_change_is_refused_by_name(
+    config: Path, tmp_path: Path, overrides: list[str], refused: str
+) -> None:
+    run = Experiment.load(config).train(tmp_path, console=quiet())
+    before = (run / "resolved.yaml").read_bytes(), files_of(run)
+    with pytest.raises(UsageError, match=f"{re.escape(refused)}.* cannot change when a run goes on; what can: train,"):
+        Experiment.resume(run, quiet(), overrides)
+    with pytest.raises(CheckpointError, match="the config trains 10 steps"):
+        Experiment.resume(run, quiet(), ["train.epochs=1"])
+    assert ((run / "resolved.yaml").read_bytes(), files_of(run)) == before
+
+
+def test_resume_sweeps_away_what_a_killed_process_was_writing(config: Path, tmp_path: Path) -> None:
+    run = Experiment.load(config).train(tmp_path, console=quiet())
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    places = [run / "checkpoints" / f".last.npz.{dead.pid}.tmp", run / f".metrics.csv.{dead.pid}.tmp"]
+    alive = run / "checkpoints" / f".best.npz.{os.getpid()}.tmp"
+    for place in [*places, alive]:
+        place.write_bytes(b"half of it")
+    Experiment.resume(run, console=quiet())
+    assert not any(place.exists() for place in places)
+    assert alive.exists()
+
+
+def test_a_checkpoint_is_called_as_people_call_it(config: Path, tmp_path: Path) -> None:
+    run = RunDirectory.open(Experiment.load(config, {"train.checkpoint.keep": 2}).train(tmp_path, console=quiet()))
+    (name, *_) = [name for name in run.checkpoints() if name.startswith("step-")]
+    number = int(name.removeprefix("step-"))
+    for spelt in (name, f"{name}.npz", f"step-{number}", str(number)):
+        assert run.find(spelt) == run.checkpoint(name)
+    assert run.find("last.npz") == run.checkpoint("last")
+    with pytest.raises(UsageError, match="has no checkpoint 'lst'; did you mean 'last'"):
+        run.find("lst")
+    for file in (run.path / "checkpoints").iterdir():
+        file.unlink()
+    for use in (Experiment.open, Experiment.resume):
+        with pytest.raises(UsageError, match="it ended before its first one; train again"):
+            use(run.path)
+
+
 def test_after_the_first_signal_any_second_acts_as_always(config: Path, tmp_path: Path) -> None:
     class Watch(Callback):
         def on_step(self, trainer: Trainer) -> None:
@@ -232,6 +359,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(config: Path, tmp_path: Path) -
     overrides: dict[str, Any] = {"optimizer": {"type": "SGD", "lr": 1e30}, "schedule.warmup": None}
     with pytest.raises(NumericsError, match="at step"):
         Experiment.load(config, overrides).train(tmp_path, console=quiet())
+
+
+def test_a_loss_that_is_not_finite_may_be_that_of_ones_own_layer(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import layernet as ln\n\n\nclass Mine(ln.CrossEntropy):\n    def forward(self, outputs, target, ctx):\n"
+        "        return super().forward(outputs, target, ctx)[0] * float('nan'), 1\n"
+    )
+    overrides: dict[str, Any] = {"loss": f"{tmp_path / 'mine.py'}:Mine"}
+    with pytest.raises(NumericsError, match=r"or a gradient is wrong: `layernet gradcheck` checks Mine$"):
+        Experiment.load(config, overrides).train(tmp_path, console=quiet())
+
+
+def test_evaluating_a_net_that_diverged_warns_of_nothing(config: Path) -> None:
+    experiment = Experiment.load(config)
+    for param in experiment.net.params().values():
+        param.data[...] = 3e38
+    assert not np.isfinite(experiment.evaluate("val")["loss"])
 
 
 def test_what_a_run_says(config: Path, tmp_path: Path) -> None:
