@@ -124,11 +124,11 @@ class Layer(Configurable):
         """How messages call this layer: its path (or name) and its type."""
         where = self.path or self.name
         if not where:
-            return f"a {self.kind} layer"
-        return f"layer {self.kind}" if where == self.kind else f"layer {where} ({self.kind})"
+            return f"a {self.type_name} layer"
+        return f"layer {self.type_name}" if where == self.type_name else f"layer {where} ({self.type_name})"
 
     @property
-    def kind(self) -> str:
+    def type_name(self) -> str:
         """What tables and messages call its type; of a step of a plan, the types of all layers it stands for."""
         return type(self).__name__
 

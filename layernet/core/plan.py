@@ -37,8 +37,8 @@ class Step(Layer):
         yield from ((None, layer) for layer in self.inside)
 
     @property
-    def kind(self) -> str:
-        return "+".join(part.kind for part in self.parts)
+    def type_name(self) -> str:
+        return "+".join(part.type_name for part in self.parts)
 
 
 def plan_steps(root: Layer, inference: bool) -> dict[Layer, list[Layer]]:

@@ -108,7 +108,7 @@ class Profile(Callback):
         for layer in running(trainer.net.root, trainer.net.steps()):
             only_runs_layers = type(layer).forward in (Sequential.forward, Block.forward)
             if not only_runs_layers:
-                self._layers.append((layer.path, layer.kind))
+                self._layers.append((layer.path, layer.type_name))
             for what in ("forward", "backward"):
                 watch.wrap(layer, what, ("", "framework") if only_runs_layers else (layer.path, what))
         for objective in trainer.config.objectives:
