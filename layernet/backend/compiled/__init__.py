@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
+import os
+import platform
 
 
 @functools.cache
@@ -14,6 +16,8 @@ def problem() -> str | None:
         import numba
     except ImportError as error:
         return f"numba cannot be imported ({error})"
+    if _lacks_fma():
+        return "this processor has no fused multiply-add, without which numpy is faster"
     _offer_tbb()
     try:
         numba.get_num_threads()  # starts them
@@ -28,6 +32,15 @@ def problem() -> str | None:
 
 CURE = "pip install 'layernet[fast]'"
 """What mends most problems: it brings numba, and on Linux the threads of tbb."""
+
+
+def _lacks_fma() -> bool:
+    """Whether products and sums would be calls of a function. LAYERNET_LANES, which tests set, has it so."""
+    if platform.machine() not in ("x86_64", "AMD64") or "LAYERNET_LANES" in os.environ:
+        return False
+    import llvmlite.binding as llvm
+
+    return not llvm.get_host_cpu_features().get("fma")
 
 
 def _offer_tbb() -> None:

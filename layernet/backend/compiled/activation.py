@@ -113,7 +113,7 @@ def _back(which: int, dy: Array, kept: Array, slope: float = 0.0) -> Array:
 
 
 def _both(dy: Array, kept: Array) -> bool:
-    return takes(kept) and dy.dtype == np.float32 and dy.size > 0
+    return takes(kept) and dy.dtype == np.float32 and dy.shape == kept.shape
 
 
 class CompiledActivationOps(ActivationOps):

@@ -71,10 +71,10 @@ def _temporary() -> Path:
     return path
 
 
-def fingerprint(room: Path = Path(__file__).parent) -> str:
-    """A digest of all that machine code follows from."""
+def fingerprint(room: Path = Path(__file__).parents[1]) -> str:
+    """A digest of all that machine code follows from: constants of the reference, too, are compiled into it."""
     digest = hashlib.sha256()
-    for file in sorted(room.glob("*.py")):
+    for file in sorted(room.rglob("*.py")):
         digest.update(file.name.encode() + file.read_bytes())
     facts = (numba.__version__, llvmlite.__version__, sys.implementation.cache_tag, LANES, llvm.get_host_cpu_name())
     digest.update(repr(facts).encode())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.arrays import by_channel, gradient, takes
 from layernet.backend.compiled.lanes import prefetch, taps_in_line
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.pool import geometry
@@ -178,7 +178,7 @@ def _by_tap(weight: Array) -> Array:
 
 class CompiledDepthwiseOps(ConvOps):
     def conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> tuple[Array, Any]:
-        if not _depthwise(x, weight, groups) or not takes(x, weight, bias):
+        if not _depthwise(x, weight, groups) or not takes(x, weight, bias) or not by_channel(len(weight), bias):
             return super().conv2d(x, weight, bias, window, groups)
         y = _forward(x, _by_tap(weight), bias, window)
         return y, (x, weight, window, groups)
@@ -187,9 +187,9 @@ class CompiledDepthwiseOps(ConvOps):
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         x, weight, window, groups = res
-        dy = np.ascontiguousarray(dy)
-        if not _depthwise(x, weight, groups) or not takes(x, weight, dy):
+        if not _depthwise(x, weight, groups) or not takes(x, weight):
             return super().conv2d_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        dy = gradient(dy, (len(x), *window.out_size(x.shape[1:3]), len(weight)))
         dx = _dx(dy, x.shape[1:3], weight, window) if need_dx else None
         dw = _dw(dy, x, weight, window) if need_dw else None
         return dx, dw, self._conv2d_db(dy) if need_db else None

@@ -88,7 +88,7 @@ def _add(arguments, task):
     floor = splat(np.float32(0)) if relu else splat(np.float32(-np.inf))
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
-        store_first(y + at, maximum(floor, load_first(a + at, left) + load_first(b + at, left)), left)
+        store_first(y + at, maximum(load_first(a + at, left) + load_first(b + at, left), floor), left)
 
 
 def add(a: Array, b: Array, relu: bool = False) -> Array:

@@ -8,22 +8,36 @@ they are first launched, and kept in a cache on disk.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, get_num_threads, njit, prange, types
+from numba import cfunc, get_num_threads, njit, prange, threading_layer, types
 from numba.extending import intrinsic
 
 from layernet.backend import Array
 from layernet.backend.compiled.cache import cached, is_kept
+from layernet.errors import DeviceError
 
 _SIGNATURE = types.void(types.intp, types.intp)
 _local = threading.local()
+_FORKED: list[int] = []  # this process, where it was forked from one whose threads were OpenMP's
+
+
+def _note_fork() -> None:
+    with suppress(ValueError):  # no threads were started
+        if threading_layer() == "omp":
+            _FORKED.append(os.getpid())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 class Kernel:
@@ -60,6 +74,10 @@ def launch(kernel: Kernel, *arguments: int | Array | None) -> None:
 
     An array is passed by its address, and lives at least until all is done; None is passed as 0.
     """
+    if _FORKED:
+        raise DeviceError(
+            "OpenMP's threads do not live on in a forked process", "start processes by spawn, or take kernels: numpy"
+        )
     packed = array("q", [a if isinstance(a, int) else 0 if a is None else address(a) for a in arguments])
     _runner()(kernel.address, packed.buffer_info()[0], threads())
 

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from layernet.backend import Array
-from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.arrays import gradient, takes
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.simd import (
     LANES,
@@ -140,7 +140,7 @@ class CompiledLocalNormOps(LocalNormOps):
         if not isinstance(res, _Kept):
             return super().local_response_norm_backward(dy, res)
         x, around, constants = res
-        dy = np.ascontiguousarray(dy, dtype=np.float32)
+        dy = gradient(dy, x.shape)
         channels, dx = x.shape[-1], np.empty_like(x)
         pitch = _pitch(channels, around.size)
         slabs = scratch("local norm", threads() * _PIXELS * pitch * 8)

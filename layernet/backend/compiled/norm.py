@@ -88,7 +88,7 @@ def _scale(arguments, task):
             )
             if shortcut:
                 value = value + load_first(shortcut + at + c * 4, left)
-            store_first(y + at + c * 4, maximum(floor, value), left)
+            store_first(y + at + c * 4, maximum(value, floor), left)
 
 
 @Kernel

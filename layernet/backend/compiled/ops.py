@@ -10,6 +10,7 @@ from layernet.backend import Array
 from layernet.backend.compiled import direct, direct_gradient, elementwise, norm, product, winograd, winograd_gradient
 from layernet.backend.compiled.activation import CompiledActivationOps
 from layernet.backend.compiled.arithmetic import CompiledArithmeticOps
+from layernet.backend.compiled.arrays import by_channel, gradient, takes
 from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
 from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
@@ -35,7 +36,7 @@ class CompiledOps(
     CompiledArithmeticOps,
     NumpyOps,
 ):
-    """`precise` leaves Winograd's filtering out: its products round about six times as coarsely."""
+    """`precise` leaves Winograd's filtering out: it rounds about ten times as coarsely."""
 
     def __init__(self, precise: bool = False) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class CompiledOps(
     # convolution and matrix products
 
     def conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> tuple[Array, Any]:
-        if not _convolves(window, groups, x, weight):
+        if not _convolves(window, groups, x, weight) or not by_channel(len(weight), bias):
             return super().conv2d(x, weight, bias, window, groups)
         return self._conv2d(x, weight, bias, window, False), (x, weight, window, groups)
 
@@ -52,9 +53,9 @@ class CompiledOps(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         x, weight, window, groups = res
-        dy = np.ascontiguousarray(dy)
-        if not _convolves(window, groups, x, weight, dy):
+        if not _convolves(window, groups, x, weight):
             return super().conv2d_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        dy = gradient(dy, (len(x), *window.out_size(x.shape[1:3]), len(weight)))
         return *self._conv2d_gradients(dy, x, weight, window, need_dx, need_dw), self.channel_sum(
             dy
         ) if need_db else None
@@ -62,7 +63,7 @@ class CompiledOps(
     def conv2d_relu(
         self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
     ) -> tuple[Array, Any]:
-        if not _convolves(window, groups, x, weight):
+        if not _convolves(window, groups, x, weight) or not by_channel(len(weight), bias):
             return super().conv2d_relu(x, weight, bias, window, groups)
         y = self._conv2d(x, weight, bias, window, True)
         return y, ((x, weight, window, groups), y)
@@ -73,14 +74,14 @@ class CompiledOps(
         (x, weight, window, groups), y = res
         if not _convolves(window, groups, x, weight):
             return super().conv2d_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
-        dz, db = elementwise.relu_gradient_and_sum(np.ascontiguousarray(dy), y)
+        dz, db = elementwise.relu_gradient_and_sum(gradient(dy, y.shape), y)
         gradients = self._conv2d_gradients(dz, x, weight, window, need_dx, need_dw)
         return *gradients, db.astype(dz.dtype) if need_db else None
 
     def _conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, relu: bool) -> Array:
         y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=x.dtype)
         bias = _row(bias)
-        if self._by_winograd(weight.shape[3], window):
+        if self._by_winograd(weight.shape[3], window) and y.size > len(weight) * product.FEW:
             winograd.convolve(x, weight, bias, _corner(window), y, relu)
         else:
             direct.convolve(x, weight, bias, window, y, relu)
@@ -109,7 +110,7 @@ class CompiledOps(
         return not self.precise and window.kernel in ((3, 3), (5, 5)) and window.stride == (1, 1) and channels >= 16
 
     def linear(self, x: Array, weight: Array, bias: Array | None) -> tuple[Array, Any]:
-        if not _takes(x, weight):
+        if not _multiplies(x, weight, bias):
             return super().linear(x, weight, bias)
         return self._linear(x, weight, bias, False), (x, weight)
 
@@ -117,13 +118,13 @@ class CompiledOps(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         x, weight = res
-        dy = np.ascontiguousarray(dy)
-        if not _takes(x, weight, dy):
+        if not takes(x, weight):
             return super().linear_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        dy = gradient(dy, (*x.shape[:-1], len(weight)))
         return *self._linear_gradients(dy, x, weight, need_dx, need_dw), self.channel_sum(dy) if need_db else None
 
     def linear_relu(self, x: Array, weight: Array, bias: Array | None) -> tuple[Array, Any]:
-        if not _takes(x, weight):
+        if not _multiplies(x, weight, bias):
             return super().linear_relu(x, weight, bias)
         y = self._linear(x, weight, bias, True)
         return y, ((x, weight), y)
@@ -132,9 +133,9 @@ class CompiledOps(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         (x, weight), y = res
-        if not _takes(x, weight):
+        if not takes(x, weight):
             return super().linear_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
-        dz, db = elementwise.relu_gradient_and_sum(np.ascontiguousarray(dy), y)
+        dz, db = elementwise.relu_gradient_and_sum(gradient(dy, y.shape), y)
         return *self._linear_gradients(dz, x, weight, need_dx, need_dw), db.astype(dz.dtype) if need_db else None
 
     def _linear(self, x: Array, weight: Array, bias: Array | None, relu: bool) -> Array:
@@ -157,21 +158,20 @@ class CompiledOps(
     # channels
 
     def channel_sum(self, a: Array) -> Array:
-        if not _takes(a):
+        if not takes(a):
             return super().channel_sum(a)
         return elementwise.channel_sum(a).astype(a.dtype)
 
     def relu(self, x: Array) -> tuple[Array, Any]:
-        if not _takes(x):
+        if not takes(x):
             return super().relu(x)
         y = elementwise.relu(x)
         return y, y
 
     def relu_backward(self, dy: Array, res: Any) -> Array:
-        dy = np.ascontiguousarray(dy)
-        if res.dtype != dy.dtype or not _takes(dy, res):
+        if res.dtype != dy.dtype or not takes(res):
             return super().relu_backward(dy, res)
-        return elementwise.relu_gradient(dy, res)
+        return elementwise.relu_gradient(gradient(dy, res.shape), res)
 
     # batch norm
 
@@ -239,7 +239,7 @@ class CompiledOps(
         self, x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool, shortcut: Array | None
     ) -> tuple[Array, Array, Array, Any] | None:
         """None where it is numpy's to do."""
-        if not _takes(x) or (shortcut is not None and not _takes(shortcut)):
+        if not _normalises(x, weight, bias, shortcut):
             return None
         mean, var = norm.moments(x)
         if not np.isfinite(var).all():  # squares too large for float32
@@ -254,7 +254,7 @@ class CompiledOps(
     def _batch_norm_gradients(
         self, dy: Array, res: _Normalised, need_dx: bool
     ) -> tuple[Array | None, Array, Array, Array]:
-        dy = np.ascontiguousarray(dy)
+        dy = gradient(dy, res.x.shape)
         x, y, mean, rstd, scale = res.x, res.y, res.mean, res.rstd, res.scale
         db, dot, dz = norm.gradient_sums(x, dy, y, mean)
         dx = None
@@ -288,8 +288,9 @@ def _norm_given(
     shortcut: Array | None,
 ) -> tuple[Array, _Normalised] | None:
     """None where it is numpy's to do."""
-    if not _takes(x) or (shortcut is not None and not _takes(shortcut)):
+    if not _normalises(x, weight, bias, shortcut) or not by_channel(x.shape[-1], mean, var):
         return None
+    mean = mean.copy()  # a running mean may move before the way back
     rstd = 1.0 / np.sqrt(var.astype(np.float64) + eps)
     scale = rstd if weight is None else rstd * weight
     shift = -mean * scale if bias is None else bias - mean * scale
@@ -300,7 +301,7 @@ def _norm_given(
 def _norm_given_gradients(
     dy: Array, res: _Normalised, need_dx: bool, need_sums: bool
 ) -> tuple[Array | None, Array | None, Array | None, Array]:
-    dy = np.ascontiguousarray(dy)
+    dy = gradient(dy, res.x.shape)
     dx = dw = db = None
     dz = dy
     if need_sums or res.y is not None:
@@ -321,10 +322,22 @@ def _row(bias: Array | None) -> Array | None:
     return None if bias is None else np.ascontiguousarray(bias, dtype=np.float32)
 
 
-def _convolves(window: Window, groups: int, *arrays: Array) -> bool:
-    return groups == 1 and window.dilation == (1, 1) and _takes(*arrays)
+def _convolves(window: Window, groups: int, x: Array, weight: Array) -> bool:
+    return (
+        groups == 1
+        and window.dilation == (1, 1)
+        and takes(x, weight)
+        and x.ndim == 4
+        and weight.shape[1:] == (*window.kernel, x.shape[3])
+        and min(window.out_size(x.shape[1:3])) > 0
+    )
 
 
-def _takes(*arrays: Array) -> bool:
-    """Whether the kernels take these arrays: float32, in C order, not empty."""
-    return all(a.dtype == np.float32 and a.flags.c_contiguous and a.size for a in arrays)
+def _multiplies(x: Array, weight: Array, bias: Array | None) -> bool:
+    return takes(x, weight) and x.shape[-1:] == weight.shape[1:] and by_channel(len(weight), bias)
+
+
+def _normalises(x: Array, weight: Array | None, bias: Array | None, shortcut: Array | None) -> bool:
+    return (
+        takes(x, shortcut) and by_channel(x.shape[-1], weight, bias) and (shortcut is None or shortcut.shape == x.shape)
+    )

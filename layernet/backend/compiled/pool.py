@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.arrays import gradient, takes
 from layernet.backend.compiled.lanes import store_bytes, where_beats, where_byte, window_peak, window_sum
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.simd import LANES, fma, load_first, load_float, load_int, splat, store_first
@@ -296,7 +296,7 @@ class CompiledPoolOps(PoolOps):
     def max_pool2d_backward(self, dy: Array, res: Any) -> Array:
         if not isinstance(res, _Won):
             return super().max_pool2d_backward(dy, res)
-        return maximum_gradient(np.ascontiguousarray(dy, dtype=np.float32), *res)
+        return maximum_gradient(gradient(dy, res.winners.shape), *res)
 
     def avg_pool2d(self, x: Array, window: Window, divisor: Array | float) -> tuple[Array, Any]:
         if not takes(x):
@@ -309,7 +309,8 @@ class CompiledPoolOps(PoolOps):
     def avg_pool2d_backward(self, dy: Array, res: Any) -> Array:
         if not isinstance(res, _Averaged):
             return super().avg_pool2d_backward(dy, res)
-        return average_gradient(np.ascontiguousarray(dy, dtype=np.float32), *res)
+        shape = (res.shape[0], *res.window.out_size((res.shape[1], res.shape[2])), res.shape[3])
+        return average_gradient(gradient(dy, shape), *res)
 
     def global_avg_pool2d(self, x: Array) -> tuple[Array, Any]:
         if not takes(x):

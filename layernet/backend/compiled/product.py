@@ -7,14 +7,22 @@ from functools import lru_cache
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, address, launch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, address, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.pack import panels, transpose
 from layernet.backend.compiled.simd import (
+    BYTES,
     LANES,
     NARROW_ROWS,
     TILE_COLUMNS,
     TILE_ROWS,
+    fma,
+    load,
+    load_first,
+    load_float,
+    splat,
+    store_float,
     tile,
+    total,
 )
 
 
@@ -68,9 +76,74 @@ def rows_times(x: Array, b: int, pitch: int, bias: Array | None, out: Array, rel
     _product(address(x), x.shape[1] * 4, 4, len(x), b, TILE_COLUMNS * 4, pitch * 4, x.shape[1], out, bias, relu)
 
 
+FEW = TILE_COLUMNS
+"""Up to so many rows, weights are multiplied as they lie, and not packed first."""
+
+
+@Kernel
+def _multiply_few(arguments, task):
+    """out = x weight^T + bias for no more rows of x than a tile has columns: its rows are weights, read as they lie."""
+    (weight, w_rows, outs, depth, columns, pitch, count, bias, relu, out, c_rows, slab, slab_size, tasks) = unpack(
+        arguments, 14
+    )
+    square = slab + task * slab_size
+    first, last = split((outs + TILE_ROWS - 1) // TILE_ROWS, task, tasks)
+    for o in range(first * TILE_ROWS, min(outs, last * TILE_ROWS), TILE_ROWS):
+        tile(
+            weight, w_rows + o * 8, 0, 4, columns, 0, pitch * 4, 1, depth, square, c_rows, 0, TILE_COLUMNS, 0
+        )  # fmt: skip
+        for i in range(min(TILE_ROWS, outs - o)):
+            offset = load_float(bias + (o + i) * 4) if bias else np.float32(0)
+            for m in range(count):
+                value = load_float(square + (i * TILE_COLUMNS + m) * 4) + offset
+                if relu and value < 0:
+                    value = np.float32(0)
+                store_float(out + (m * outs + o + i) * 4, value)
+
+
+@Kernel
+def _multiply_one(arguments, task):
+    """out = weight x + bias for one x: the weights are read once, each row times x."""
+    (weight, outs, depth, x, bias, relu, out, tasks) = unpack(arguments, 8)
+    first, last = split(outs, task, tasks)
+    zero = splat(np.float32(0))
+    for o in range(first, last):
+        row = weight + o * depth * 4
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        k = 0
+        while k + 4 * LANES <= depth:
+            at = k * 4
+            s0 = fma(load(row + at), load(x + at), s0)
+            s1 = fma(load(row + at + BYTES), load(x + at + BYTES), s1)
+            s2 = fma(load(row + at + 2 * BYTES), load(x + at + 2 * BYTES), s2)
+            s3 = fma(load(row + at + 3 * BYTES), load(x + at + 3 * BYTES), s3)
+            k += 4 * LANES
+        while k < depth:
+            s0 = fma(load_first(row + k * 4, depth - k), load_first(x + k * 4, depth - k), s0)
+            k += LANES
+        value = total((s0 + s1) + (s2 + s3))
+        if bias:
+            value += load_float(bias + o * 4)
+        if relu and value < 0:
+            value = np.float32(0)
+        store_float(out + o * 4, value)
+
+
 def linear(x: Array, weight: Array, bias: Array | None, out: Array, relu: bool = False) -> None:
     """out (M, out) = x (M, in) weight^T + bias."""
-    pitch = pitch_of(len(weight))
+    outs, depth = weight.shape
+    if len(x) == 1:
+        launch(_multiply_one, weight, outs, depth, x, bias, int(relu), out, threads())
+        return
+    if len(x) <= FEW:
+        columns = transpose(x, TILE_COLUMNS)
+        room = TILE_ROWS * TILE_COLUMNS * 4
+        launch(
+            _multiply_few, weight, offsets(outs, depth * 4), outs, depth, columns, TILE_COLUMNS, len(x), bias,
+            int(relu), out, offsets(TILE_ROWS, TILE_COLUMNS * 4), scratch("few", threads() * room), room, threads(),
+        )  # fmt: skip
+        return
+    pitch = pitch_of(outs)
     rows_times(x, transpose(weight, pitch), pitch, bias, out, relu)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.arrays import by_channel, gradient, takes
 from layernet.backend.compiled.lanes import first_or, largest
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.norm import BLOCK
@@ -213,8 +213,8 @@ def normalise(
 
 
 def normalise_gradient(dy: Array, res: _Rows, need_dx: bool) -> tuple[Array | None, Array, Array]:
+    dy = gradient(dy, res.x.shape)
     rows, size = _count(dy), dy.shape[-1]
-    dy = np.ascontiguousarray(dy)
     dx = np.empty_like(dy) if need_dx else None
     sums, parts = np.zeros((2, threads(), 2, size), dtype=np.float32)
     launch(
@@ -234,7 +234,7 @@ class CompiledRowOps(ActivationOps, NormOps, LossOps):
         return y, y
 
     def softmax_backward(self, dy: Array, res: Any) -> Array:
-        if not takes(res) or dy.dtype != np.float32:
+        if not takes(res) or dy.dtype != np.float32 or dy.shape != res.shape:
             return super().softmax_backward(dy, res)
         dy = np.ascontiguousarray(dy)
         dx = np.empty_like(dy)
@@ -250,7 +250,7 @@ class CompiledRowOps(ActivationOps, NormOps, LossOps):
         smoothing: float = 0.0,
         ignore_index: int | None = None,
     ) -> tuple[tuple[Array, Array], Any]:
-        if weight is not None or smoothing or not takes(z) or labels.dtype != np.int64:
+        if weight is not None or smoothing or not takes(z) or labels.dtype != np.int64 or labels.shape != z.shape[:1]:
             return super().cross_entropy(z, labels, weight=weight, smoothing=smoothing, ignore_index=ignore_index)
         rows, size = z.shape
         losses, weights = np.empty((2, rows), dtype=np.float32)
@@ -266,23 +266,27 @@ class CompiledRowOps(ActivationOps, NormOps, LossOps):
         return super().cross_entropy_backward(res) if isinstance(res, tuple) else res
 
     def layer_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Any]:
-        found = normalise(x, weight, bias, eps, True) if takes(x, weight, bias) else None
+        found = (
+            normalise(x, weight, bias, eps, True)
+            if takes(x, weight, bias) and by_channel(x.shape[-1], weight, bias)
+            else None
+        )
         return found or super().layer_norm(x, weight, bias, eps)
 
     def layer_norm_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
-        if not isinstance(res, _Rows) or dy.dtype != np.float32:
+        if not isinstance(res, _Rows):
             return super().layer_norm_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         return normalise_gradient(dy, res, need_dx)
 
     def rms_norm(self, x: Array, weight: Array | None, eps: float) -> tuple[Array, Any]:
-        found = normalise(x, weight, None, eps, False) if takes(x, weight) else None
+        found = normalise(x, weight, None, eps, False) if takes(x, weight) and by_channel(x.shape[-1], weight) else None
         return found or super().rms_norm(x, weight, eps)
 
     def rms_norm_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True
     ) -> tuple[Array | None, Array | None]:
-        if not isinstance(res, _Rows) or dy.dtype != np.float32:
+        if not isinstance(res, _Rows):
             return super().rms_norm_backward(dy, res, need_dx=need_dx, need_dw=need_dw)
         return normalise_gradient(dy, res, need_dx)[:2]

@@ -20,7 +20,8 @@ from layernet.backend.window import Window
 class CompiledTransposedOps(ConvOps, ChannelOps):
     def _conv2d_dx(self, dy: Array, shape: Shape, weight: Array, window: Window, groups: int) -> Array:
         dy, weight = np.ascontiguousarray(dy), np.ascontiguousarray(weight)
-        if window.dilation != (1, 1) or not takes(dy, weight):
+        fits = dy.shape == (len(dy), *window.out_size((shape[1], shape[2])), len(weight))
+        if window.dilation != (1, 1) or not takes(dy, weight) or not fits or shape[3] != weight.shape[3] * groups:
             return super()._conv2d_dx(dy, shape, weight, window, groups)
         dx = np.empty(shape, dtype=np.float32)
         if groups == 1:
@@ -34,7 +35,8 @@ class CompiledTransposedOps(ConvOps, ChannelOps):
 
     def _conv2d_dw(self, dy: Array, x: Array, shape: Shape, window: Window, groups: int) -> Array:
         dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
-        if window.dilation != (1, 1) or not takes(dy, x):
+        fits = dy.shape == (len(x), *window.out_size(x.shape[1:3]), shape[0]) and x.shape[3] == shape[3] * groups
+        if window.dilation != (1, 1) or not takes(dy, x) or not fits:
             return super()._conv2d_dw(dy, x, shape, window, groups)
         dw = np.empty(shape, dtype=np.float32)
         for outs, ins in _slices(groups, dy.shape[3], x.shape[3]):

@@ -56,7 +56,7 @@ def _finish(transform, a, products, m_step, index, y, bias, floor, out_height, o
                 value = load(source + (c - begin) * 4)
                 if bias:
                     value = value + load_first(bias + c * 4, end - c)
-                value = maximum(floor, value)
+                value = maximum(value, floor)
                 if c + LANES <= end:
                     store(target + c * 4, value)
                 else:
