@@ -94,7 +94,8 @@ def _gradients(loss: Loss | Penalty, shape: Sequence[int], targets: Any, options
         if report.ok:  # else it would say the same again
             far = gradcheck(loss, x=_FAR * y, targets=target, **options)
             report.tensors += [replace(t, mode=f"{t.mode}, far out") for t in far.tensors]
-            report.failures += [replace(f, mode=f"{f.mode}, far out") for f in far.failures]
+            # a hinge may be flat for a whole batch out there: that it is not everywhere was seen near
+            report.failures += [replace(f, mode=f"{f.mode}, far out") for f in far.failures if f.rule != "nothing"]
     except UsageError:
         raise
     except Exception as error:

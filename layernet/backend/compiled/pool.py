@@ -296,7 +296,7 @@ class CompiledPoolOps(PoolOps):
     def max_pool2d_backward(self, dy: Array, res: Any) -> Array:
         if not isinstance(res, _Won):
             return super().max_pool2d_backward(dy, res)
-        return maximum_gradient(gradient(dy, res.winners.shape), *res)
+        return maximum_gradient(gradient(dy, _out_shape(res.shape, res.window)), *res)
 
     def avg_pool2d(self, x: Array, window: Window, divisor: Array | float) -> tuple[Array, Any]:
         if not takes(x):
@@ -309,8 +309,7 @@ class CompiledPoolOps(PoolOps):
     def avg_pool2d_backward(self, dy: Array, res: Any) -> Array:
         if not isinstance(res, _Averaged):
             return super().avg_pool2d_backward(dy, res)
-        shape = (res.shape[0], *res.window.out_size((res.shape[1], res.shape[2])), res.shape[3])
-        return average_gradient(gradient(dy, shape), *res)
+        return average_gradient(gradient(dy, _out_shape(res.shape, res.window)), *res)
 
     def global_avg_pool2d(self, x: Array) -> tuple[Array, Any]:
         if not takes(x):
@@ -322,6 +321,10 @@ class CompiledPoolOps(PoolOps):
         if not isinstance(res, _Averaged):
             return super().global_avg_pool2d_backward(dy, res)
         return self.avg_pool2d_backward(dy[:, None, None], res)
+
+
+def _out_shape(shape: Shape, window: Window) -> Shape:
+    return (shape[0], *window.out_size((shape[1], shape[2])), shape[3])
 
 
 class _Won(NamedTuple):

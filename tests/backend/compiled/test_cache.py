@@ -64,11 +64,12 @@ def test_any_change_of_the_room_is_another_folder(tmp_path: Path, monkeypatch: p
     from layernet.backend.compiled import cache
 
     before = cache.fingerprint()
-    copy = tmp_path / "compiled"
-    shutil.copytree(Path(cache.__file__).parent, copy)
-    assert cache.fingerprint(copy) == before
-    (copy / "simd.py").write_text((copy / "simd.py").read_text() + "# changed\n")
-    assert cache.fingerprint(copy) != before
+    for changed in ("compiled/simd.py", "reference/activation.py"):  # whose constants are compiled in
+        copy = tmp_path / Path(changed).stem
+        shutil.copytree(Path(cache.__file__).parents[1], copy)
+        assert cache.fingerprint(copy) == before
+        (copy / changed).write_text((copy / changed).read_text() + "# changed\n")
+        assert cache.fingerprint(copy) != before
     monkeypatch.setattr("numba.__version__", "0")
     assert cache.fingerprint() != before
 
