@@ -57,8 +57,8 @@ def _convolve(arguments, task):
     """For a share of the images: a bordered copy, then every place's window times the packed weights."""
     (
         x, b, y, bias, relu, images, height, width, ins, top, left, padded_height, padded_width,
-        base, a_rows, c_rows, places, outer, inner, b_inner, y_image, c_base, outs, slab, slab_size, tasks,
-    ) = unpack(arguments, 26)  # fmt: skip
+        a_rows, c_rows, places, outer, inner, b_inner, y_image, outs, slab, slab_size, tasks,
+    ) = unpack(arguments, 24)  # fmt: skip
     copies = top or left or padded_height != height or padded_width != width
     padded = slab + task * slab_size
     first, last = split(images, task, tasks)
@@ -72,14 +72,14 @@ def _convolve(arguments, task):
             if outs <= LANES:
                 for i in range(0, places, NARROW_ROWS):
                     narrow_tile(
-                        image + base, a_rows + i * 8, padded_width * ins * 4, 4, b, inner * b_inner, b_inner,
-                        outer, inner, y + n * y_image + c_base, c_rows + i * 8, start, outs, relu,
+                        image, a_rows + i * 8, padded_width * ins * 4, 4, b, inner * b_inner, b_inner,
+                        outer, inner, y + n * y_image, c_rows + i * 8, start, outs, relu,
                     )  # fmt: skip
             else:
                 for i in range(0, places, TILE_ROWS):
                     tile(
-                        image + base, a_rows + i * 8, padded_width * ins * 4, 4, b + column * 4, inner * b_inner,
-                        b_inner, outer, inner, y + n * y_image + c_base + column * 4, c_rows + i * 8, start,
+                        image, a_rows + i * 8, padded_width * ins * 4, 4, b + column * 4, inner * b_inner,
+                        b_inner, outer, inner, y + n * y_image + column * 4, c_rows + i * 8, start,
                         outs - column, relu,
                     )  # fmt: skip
 
@@ -106,8 +106,8 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
     slab = -(-padded_height * padded_width * ins * 4 // 64) * 64 + 256
     launch(
         _convolve, x, b, out, bias, int(relu), n, height, width, ins,
-        top, left, padded_height, padded_width, 0, a_rows, c_rows, out_height * out_width,
-        kh, kw * ins, pitch * 4, out_height * out_width * outs * 4, 0, outs,
+        top, left, padded_height, padded_width, a_rows, c_rows, out_height * out_width,
+        kh, kw * ins, pitch * 4, out_height * out_width * outs * 4, outs,
         scratch("convolve", threads() * slab), slab, threads(),
     )  # fmt: skip
 
@@ -160,9 +160,9 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
         target = (row.first * width + column.first) * ins * 4
         c_rows = offsets(row.places, down * width * ins * 4, column.places, right * ins * 4, target)
         launch(
-            _convolve, dy, b, dx, 0, 0, n, out_height, out_width, outs, top, left, padded_height, padded_width, 0,
+            _convolve, dy, b, dx, 0, 0, n, out_height, out_width, outs, top, left, padded_height, padded_width,
             a_rows, c_rows, row.places * column.places, len(row.taps), len(column.taps) * outs, pitch * 4,
-            height * width * ins * 4, 0, ins, scratch("convolve", threads() * slab), slab, threads(),
+            height * width * ins * 4, ins, scratch("convolve", threads() * slab), slab, threads(),
         )  # fmt: skip
 
 

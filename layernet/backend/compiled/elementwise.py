@@ -1,4 +1,4 @@
-"""Passes over memory that do a little arithmetic: ReLU, sums, the steps of optimizers."""
+"""Passes over memory that do a little arithmetic: ReLU and its gradient, sums over channels and of two arrays."""
 
 from __future__ import annotations
 
@@ -83,15 +83,14 @@ def relu_gradient_and_sum(dy: Array, y: Array) -> tuple[Array, Array]:
 
 @Kernel
 def _add(arguments, task):
-    (a, b, size, relu, y, tasks) = unpack(arguments, 6)
+    (a, b, size, y, tasks) = unpack(arguments, 5)
     first, last = split((size + LANES - 1) // LANES, task, tasks)
-    floor = splat(np.float32(0)) if relu else splat(np.float32(-np.inf))
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
-        store_first(y + at, maximum(load_first(a + at, left) + load_first(b + at, left), floor), left)
+        store_first(y + at, load_first(a + at, left) + load_first(b + at, left), left)
 
 
-def add(a: Array, b: Array, relu: bool = False) -> Array:
+def add(a: Array, b: Array) -> Array:
     y = np.empty_like(a)
-    launch(_add, a, b, a.size, int(relu), y, threads())
+    launch(_add, a, b, a.size, y, threads())
     return y

@@ -93,6 +93,9 @@ _input43, _output43, _filter43, _spread43, _gather43 = _bodies(4, 3)
 _input45, _output45, _filter45, _spread45, _gather45 = _bodies(4, 5)
 
 
+# One function for each size of filters: numba's cache keeps only what stands at the top level of a file.
+
+
 def _transform43(which, source, row, column, target, target_row, target_column, vectors):
     for v in range(vectors):
         s, t = source + v * BYTES, target + v * BYTES

@@ -66,20 +66,6 @@ def power_of_two(builder, a):
     return builder.bitcast(bits, _VECTOR)
 
 
-@_operation(vec, vec)
-def exponent(builder, a):
-    """The whole e with 2^e <= a < 2^(e + 1), for normal a > 0."""
-    bits = builder.lshr(builder.bitcast(a, _INTEGERS), _same(23))
-    return builder.sitofp(builder.sub(bits, _same(127)), _VECTOR)
-
-
-@_operation(vec, vec)
-def mantissa(builder, a):
-    """a / 2^exponent(a), in [1, 2), for normal a > 0."""
-    bits = builder.and_(builder.bitcast(a, _INTEGERS), _same(0x7FFFFF))
-    return builder.bitcast(builder.or_(bits, _same(127 << 23)), _VECTOR)
-
-
 @_operation(types.float32, vec)
 def largest(builder, a):
     """The largest lane; NaN where one is."""

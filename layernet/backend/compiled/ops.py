@@ -36,7 +36,7 @@ class CompiledOps(
     CompiledArithmeticOps,
     NumpyOps,
 ):
-    """`precise` leaves Winograd's filtering out: it rounds about ten times as coarsely."""
+    """`precise` leaves Winograd's filtering out: it rounds about five times as coarsely."""
 
     def __init__(self, precise: bool = False) -> None:
         super().__init__()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from layernet.backend import Array
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.simd import (
-    BYTES,
     LANES,
     TILE_COLUMNS,
     load_first,
@@ -62,6 +61,3 @@ def panels(matrix: Array, name: str = "panels") -> int:
     target = scratch(name, rows * -(-columns // TILE_COLUMNS) * TILE_COLUMNS * 4)
     launch(_panels, matrix, rows, columns, target, threads())
     return target
-
-
-__all__ = ["BYTES", "panels", "transpose"]

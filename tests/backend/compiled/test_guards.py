@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -158,8 +159,7 @@ print(numba.threading_layer())
 """
 
 
-@pytest.mark.skipif(not hasattr(sys, "getdlopenflags"), reason="needs fork")
-def test_a_forked_process_is_told(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_computes_or_is_told() -> None:
     done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    said = done.stdout.split()
-    assert said[-1:] == ["tbb"] or said == ["DeviceError", "omp"], done.stderr
+    assert done.stdout.split() in (["tbb"], ["DeviceError", "omp"]), done.stderr
