@@ -10,8 +10,8 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from layernet.config.entries import Built, Extras, Several, Source, entry, given_extras, names_of
 from layernet.config.lookup import Lookup, LookupFailure, article, explain, kind_of
@@ -28,6 +28,14 @@ from layernet.losses import Objective, Penalty
 from layernet.metrics import Measure
 
 _INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
+
+
+class _Beside(NamedTuple):
+    """Something made of an entry in which keys of ours stood beside its arguments; and all of it as plain data."""
+
+    value: Any
+    plain: Any
+    extras: dict[str, Built]
 
 
 class Builder:
@@ -326,55 +334,49 @@ class Builder:
         return built, {key: value for key, value in given.items() if key not in mine}, complete
 
     def _objective(self, raw: Any, path: Path) -> Built | None:
-        found = self._named("loss", raw, path)
-        schema = self._schema(found[0], path) if found else None
-        if found is None or schema is None:
+        found = self._beside_extras(
+            "loss", raw, path, lambda cls: schema_of(Extras.penalty if issubclass(cls, Penalty) else Extras.objective)
+        )
+        if found is None:
             return None
-        cls, given = found
-        extra = schema_of(Extras.penalty if issubclass(cls, Penalty) else Extras.objective)
-        extras, rest, good = self._extras(extra, given, path, cls.__name__)
-        arguments, complete = self.arguments(schema, rest, path, cls.__name__, ("type", *extra.names))
-        loss = self.construct(cls, arguments, path) if complete else None
-        if loss is None or not good:
-            return None
-        settings = {key: built for key, built in extras.items() if built.value is not None}
-        objective = self.construct(Objective, {"loss": Built(loss, None), **settings}, path)
-        name = self.lookup.spell("loss", cls)
-        plain = {"type": name, **self.plain_of(schema, arguments), **self.plain_of(extra, extras)}
-        return None if objective is None else Built(objective, plain)
+        settings = {key: built for key, built in found.extras.items() if built.value is not None}
+        objective = self.construct(Objective, {"loss": Built(found.value, None), **settings}, path)
+        return None if objective is None else Built(objective, found.plain)
 
     def _measure(self, raw: Any, path: Path) -> Built | None:
-        found = self._named("metric", raw, path)
-        schema = self._schema(found[0], path) if found else None
-        if found is None or schema is None:
+        found = self._beside_extras("metric", raw, path, lambda cls: schema_of(Extras.measure))
+        if found is None:
             return None
-        cls, given = found
-        extra = schema_of(Extras.measure)
-        extras, rest, good = self._extras(extra, given, path, cls.__name__)
-        arguments, complete = self.arguments(schema, rest, path, cls.__name__, ("type", *extra.names))
-        metric = self.construct(cls, arguments, path) if complete else None
-        if metric is None or not good:
-            return None
-        name = self.lookup.spell("metric", cls)
-        plain = {"type": name, **self.plain_of(schema, arguments), **self.plain_of(extra, extras)}
-        return Built(Measure(metric, **{key: built.value for key, built in extras.items()}), plain)
+        extras = {key: built.value for key, built in found.extras.items()}
+        return Built(Measure(found.value, **extras), found.plain)
 
     def _source(self, raw: Any, path: Path) -> Built | None:
         if isinstance(raw, dict) and "fraction" in raw and "type" not in raw:
             return self._fraction(raw, path)
-        found = self._named("dataset", raw, path, ("fraction",))
+        found = self._beside_extras("dataset", raw, path, lambda cls: schema_of(Extras.source), ("fraction",))
+        if found is None:
+            return None
+        transforms = found.extras["transforms"].value if "transforms" in found.extras else None
+        return Built(Source(found.value, None, transforms), found.plain)
+
+    def _beside_extras(
+        self, kind: Kind, raw: Any, path: Path, extra_of: Callable[[type], Schema], also: tuple[str, ...] = ()
+    ) -> _Beside | None:
+        """What an entry names, made, where keys of ours stand beside its own arguments."""
+        found = self._named(kind, raw, path, also)
         schema = self._schema(found[0], path) if found else None
         if found is None or schema is None:
             return None
         cls, given = found
-        extra = schema_of(Extras.source)
+        extra = extra_of(cls)
         extras, rest, good = self._extras(extra, given, path, cls.__name__)
         arguments, complete = self.arguments(schema, rest, path, cls.__name__, ("type", *extra.names))
-        dataset = self.construct(cls, arguments, path) if complete else None
-        if dataset is None or not good:
+        value = self.construct(cls, arguments, path) if complete else None
+        if value is None or not good:
             return None
-        plain = entry(self.lookup.spell("dataset", cls), self._plain_of_made(dataset, schema, arguments), extras)
-        return Built(Source(dataset, None, extras["transforms"].value if "transforms" in extras else None), plain)
+        own = self._plain_of_made(value, schema, arguments)
+        plain = {"type": self.lookup.spell(kind, cls), **own, **self.plain_of(extra, extras)}
+        return _Beside(value, plain, extras)
 
     def _fraction(self, raw: dict[str, Any], path: Path) -> Built | None:
         arguments, complete = self.arguments(schema_of(Extras.fraction), raw, path, "a fraction of data.train")

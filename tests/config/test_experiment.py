@@ -55,7 +55,7 @@ def test_defaults_are_filled_in() -> None:
         "threads": None,
         "plan": "on",
         "data": {
-            "train": {"type": "FakeData", "shape": [6], "classes": 3, "length": 512, "seed": 0},
+            "train": {"type": "FakeData", "shape": [6], "classes": 3, "length": 512, "seed": 0, "transforms": None},
             "val": None,
             "test": None,
             "batch_size": 10,
