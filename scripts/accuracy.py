@@ -3,9 +3,9 @@
     python scripts/accuracy.py [--seeds 1,2,3] [--json FILE]      (real MNIST and CIFAR-10 under $LAYERNET_DATA)
 
 Accelerated: compiled kernels, Winograd's filtering, the plan. Plain: `kernels: numpy, precise: true, plan: off`, every
-sum in the order of the definition. Both start from the same weights and see the same batches: what differs is rounding
-alone, which training magnifies until runs differ as those of two seeds do. So the difference of the means is set against
-the spread between seeds: one of more than three standard errors is no noise, and the script fails.
+sum in the order of the definition. Both start from the same weights and see the same batches: what differs is
+rounding alone, which training magnifies until runs differ as those of two seeds do. So the difference of the means is
+set against the spread between seeds: one of more than three standard errors is no noise, and the script fails.
 """
 
 from __future__ import annotations
