@@ -8,14 +8,14 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from layernet.backend import compiled
-from layernet.backend.device import Device, _find, host
+from layernet.backend.device import Device, host
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.cli.main import main
 from layernet.report.doctor import EXTRAS, as_text, examine
@@ -28,16 +28,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LAYERNET_DATA", str(tmp_path))
-
-
-@pytest.fixture
-def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(sys.modules, "numba", None)
-    compiled.problem.cache_clear()
-    _find.cache_clear()
-    yield
-    compiled.problem.cache_clear()
-    _find.cache_clear()
 
 
 def test_one_screen_of_a_sound_machine(capsys: pytest.CaptureFixture[str]) -> None:
