@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from layernet.backend import compiled
 from layernet.backend.device import get_device, host
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.pool import OneBlasThread
