@@ -1,4 +1,4 @@
-"""No kernel reads or writes beyond its arrays: see guarded.py, which runs in a process of its own, as it may be killed."""
+"""No kernel reads or writes beyond its arrays: see guarded.py, run in a process of its own, since it may be killed."""
 
 from __future__ import annotations
 
