@@ -33,6 +33,15 @@ NEEDS_NUMBA = pytest.mark.skipif(compiled.problem() is not None, reason=str(comp
 KERNELS = ["numpy", pytest.param("numba", marks=NEEDS_NUMBA)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_ours_is_collected():
+    """What all other tests left behind takes the collector half a second each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def nothing_drawn(monkeypatch):
     """Weights of zeros: what is kept does not depend on them, and AlexNet's take seconds to draw."""
