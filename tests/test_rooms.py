@@ -87,7 +87,7 @@ def test_starting_imports_nothing_heavy(command: list[str]) -> None:
 
 
 def test_the_compiled_kernels_are_imported_where_they_are_chosen_alone() -> None:
-    choosers = {"backend/device.py", "cli/warmup.py"}
+    choosers = {"backend/device.py", "cli/warmup.py", "report/doctor.py"}  # and where people ask after them
     for path in FILES:
         name = path.relative_to(PACKAGE).as_posix()
         inside = {module for module in imports(path) if module.startswith("layernet.backend.compiled.")}

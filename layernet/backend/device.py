@@ -117,7 +117,7 @@ def _cpu(kernels: str, precise: bool) -> Device:
     if kernels == "numpy":  # which round as sums do, precise or not
         return _find("cpu", kernels, False) if precise else Device("cpu", NumpyOps())
     if problem := compiled.problem():
-        raise DeviceError(f"kernels 'numba' cannot be used: {problem}", compiled.CURE)
+        raise DeviceError(f"kernels 'numba' cannot be used: {problem}", f"{compiled.CURE}, or take kernels: numpy")
     from layernet.backend.compiled.ops import CompiledOps
 
     return Device("cpu", CompiledOps(precise))

@@ -210,11 +210,17 @@ class Context:
     # arrays
 
     def empty(self, shape: Shape, dtype: str | None = None) -> Array:
-        """An uninitialised array that may be the layer's output; the net owns it."""
+        """An uninitialised array that may be the layer's output. A new one in every call, so it may be kept and saved.
+
+        On a CPU its pages are those that an earlier array gave back: nothing is cleared (`backend/allocation.py`).
+        """
         return self.xp.empty(shape, dtype=dtype or self.dtype)
 
     def scratch(self, shape: Shape, dtype: str | None = None) -> Array:
-        """An uninitialised array that is the layer's own within this call only; the next call may get it too."""
+        """An uninitialised array for work within this call: neither returned nor saved. The next call may get it too.
+
+        Today it is a new one, as from `empty`; whoever keeps to this need change nothing where that changes.
+        """
         return self.xp.empty(shape, dtype=dtype or self.dtype)
 
     @property

@@ -27,9 +27,16 @@ class Bench:
     """A layer in a net of its own, and passes through it as a net would run them, but on arrays of our choice."""
 
     def __init__(
-        self, layer: Layer, shape: Shape, *, dtype: str = "float64", seed: int = 0, device: Device | None = None
+        self,
+        layer: Layer,
+        shape: Shape,
+        *,
+        dtype: str = "float64",
+        seed: int = 0,
+        device: Device | None = None,
+        plan: bool = True,
     ) -> None:
-        self.net = Net([layer.named("layer")], shape).bind(device or host(), dtype, seed)
+        self.net = Net([layer.named("layer")], shape, plan=plan).bind(device or host(), dtype, seed)
         self.layer = self.net.layers[0]
         self.seed = seed
         self.takes_integers = self.layer.reader.integer_input
@@ -120,7 +127,8 @@ class Bench:
 
 
 class Subject:
-    """The layer under test: makes benches of new instances of it, on `device` (the host) in float type `dtype`."""
+    """The layer under test: makes benches of new instances of it, on `device` (the host) in float type `dtype`, in nets
+    with a plan or without."""
 
     def __init__(
         self,
@@ -131,6 +139,7 @@ class Subject:
         *,
         device: Device | None = None,
         dtype: str = "float64",
+        plan: bool = True,
     ) -> None:
         self.original = layer
         self.shape = tuple(shape)
@@ -138,6 +147,7 @@ class Subject:
         self.batch = batch
         self.device = device
         self.dtype = dtype
+        self.plan = plan
 
     def bench(self, dtype: str | None = None, wrap: Callable[[Layer], Layer] = lambda layer: layer) -> Bench:
         """A bench with a new instance of the layer, inside `wrap` of it."""
@@ -145,7 +155,7 @@ class Subject:
 
     def bench_of(self, layer: Layer, dtype: str | None = None) -> Bench:
         """A bench with this very layer."""
-        return Bench(layer, self.shape, dtype=dtype or self.dtype, seed=self.seed, device=self.device)
+        return Bench(layer, self.shape, dtype=dtype or self.dtype, seed=self.seed, device=self.device, plan=self.plan)
 
 
 def close(found: Result, expected: Result, what: str, tolerance: float | None = None) -> None:

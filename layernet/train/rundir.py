@@ -100,7 +100,7 @@ class RunDirectory:
                 "numpy": np.__version__,
             },
             "platform": platform.platform(),
-            "cpu": _cpu(),
+            "cpu": processor(),
             "libraries": [{key: info.get(key) for key in _LIBRARY} for info in threadpoolctl.threadpool_info()],
             **facts,
         }
@@ -172,7 +172,7 @@ class RunDirectory:
             stream.write(line + "\n")
 
 
-def _cpu() -> str:
+def processor() -> str:
     """The processor's model, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

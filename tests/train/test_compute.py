@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -77,6 +78,35 @@ def test_a_run_goes_on_with_the_threads_it_began_with(config: Path, tmp_path: Pa
     resumed = Experiment.resume(run, out, {"kernels": "numpy", "threads": 1})
     assert type(resumed.net.device.ops) is NumpyOps
     assert "kernels numba, now numpy, threads 2, now 1" in out.file.getvalue()  # type: ignore[attr-defined]
+
+
+@needs_numba
+def test_a_run_that_numba_began_goes_on_without_it_and_says_so(
+    config: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = {"threads": 2, "train.epochs": 1}
+    left_open, chosen = (
+        Experiment.load(config, {**first, **kernels}).train(tmp_path, console=console())
+        for kernels in ({}, {"kernels": "numba"})
+    )
+    whole = Experiment.load(config, {"threads": 2}).train(tmp_path, console=console())
+    request.getfixturevalue("without_numba")
+    out = console()
+    resumed = Experiment.resume(left_open, out, {"train.epochs": 2})
+    assert type(resumed.net.device.ops) is NumpyOps
+    said = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "it began with kernels numba, now numpy" in said
+    assert "it began with kernels numba, now numpy" in (left_open / "log.txt").read_text()
+    for name, value in Experiment.open(whole).net.state_dict().items():
+        np.testing.assert_allclose(resumed.net.state_dict()[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+    before = (chosen / "log.txt").read_text()
+    assert main(["resume", str(chosen), "--set", "train.epochs=2"]) == 2
+    told = capsys.readouterr().err
+    assert "kernels 'numba' cannot be used: numba cannot be imported" in told
+    assert "pip install 'layernet[fast]', or take kernels: numpy" in told
+    assert (chosen / "log.txt").read_text() == before
+    assert main(["resume", str(chosen), "--set", "train.epochs=2", "--kernels", "numpy"]) == 0
+    assert "it began with kernels numba, now numpy" in capsys.readouterr().out
 
 
 @needs_numba

@@ -32,7 +32,7 @@ def folder() -> Path:
 
     Under $NUMBA_CACHE_DIR, else $XDG_CACHE_HOME, else ~/.cache; where none can be written, in a temporary one.
     """
-    for root in _roots():
+    for root in roots():
         try:
             path = root / "kernels" / fingerprint()
             path.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,8 @@ def folder() -> Path:
     return _temporary()
 
 
-def _roots() -> Iterator[Path]:
+def roots() -> Iterator[Path]:
+    """Where kernels may be kept, in the order of preference."""
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(chosen) / "layernet"
     if chosen := os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +12,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from layernet.backend import compiled
-from layernet.backend.device import _find, get_device, host
+from layernet.backend.device import get_device, host
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.pool import OneBlasThread
 from layernet.core.net import Net
@@ -22,16 +20,6 @@ from layernet.errors import DeviceError
 from layernet.layers.linear import Linear
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(sys.modules, "numba", None)
-    compiled.problem.cache_clear()
-    _find.cache_clear()
-    yield
-    compiled.problem.cache_clear()
-    _find.cache_clear()
 
 
 def in_a_process(code: str, **environment: str) -> str:

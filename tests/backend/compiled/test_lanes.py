@@ -15,18 +15,34 @@ pytestmark = pytest.mark.skipif(compiled.problem() is not None, reason=str(compi
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("lanes", [4, 8])
-def test_kernels_of_so_many_lanes_compute_the_same(lanes: int) -> None:
+HERE = "tests/backend/compiled"
+OURS = f"{HERE}/test_lanes.py"
+
+
+def run(lanes: int, *arguments: str, examples: str) -> None:
+    """Tests of the compiled kernels in a process where they have so many lanes."""
     processor = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""} if lanes == 4 else {}  # no FMA, no AVX
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/backend/compiled/test_kernels.py"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
         capture_output=True,
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, **processor, "LAYERNET_LANES": str(lanes), "LAYERNET_EXAMPLES": "12"},
+        env={**os.environ, **processor, "LAYERNET_LANES": str(lanes), "LAYERNET_EXAMPLES": examples},
     )
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_kernels_of_so_many_lanes_compute_the_same(lanes: int) -> None:
+    run(lanes, f"{HERE}/test_kernels.py", examples="12")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_all_that_is_tested_of_kernels_holds_with_so_many_lanes(lanes: int) -> None:
+    run(lanes, HERE, f"--ignore={OURS}", examples="1000")
 
 
 def test_lanes_that_no_processor_has_are_refused() -> None:
