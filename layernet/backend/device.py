@@ -114,8 +114,8 @@ def _cpu(kernels: str, precise: bool) -> Device:
     keep_pages()
     if kernels == "auto":
         return _find("cpu", "numba" if compiled.problem() is None else "numpy", precise)
-    if kernels == "numpy":  # which round as sums do, precise or not
-        return _find("cpu", kernels, False) if precise else Device("cpu", NumpyOps())
+    if kernels == "numpy":
+        return Device("cpu", NumpyOps(precise))
     if problem := compiled.problem():
         raise DeviceError(f"kernels 'numba' cannot be used: {problem}", f"{compiled.CURE}, or take kernels: numpy")
     from layernet.backend.compiled.ops import CompiledOps

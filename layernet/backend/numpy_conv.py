@@ -1,4 +1,4 @@
-"""Convolution and pooling on the CPU, a few images at a time, so that what a block needs stays in the cache."""
+"""Convolution on the CPU: by Winograd's filtering where it is faster, otherwise strip by strip, over the threads."""
 
 from __future__ import annotations
 
@@ -8,51 +8,103 @@ from typing import Any
 
 import numpy as np
 
-from layernet.backend import Array, Shape
+from layernet.backend import Array, Shape, numpy_winograd
+from layernet.backend.numpy_linear import NumpyLinearOps
+from layernet.backend.numpy_strips import Canvas, Strip, squares, strips
+from layernet.backend.numpy_threads import LEAST_PRODUCT, workers
 from layernet.backend.reference.conv import ConvOps
-from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Window
 
-_BLOCK_BYTES = 1 << 20  # what a block of images may take: about the level-2 cache of a core
+_BLOCK_BYTES = 1 << 20  # what the columns of a strip may take: about the level-2 cache of a core
 
 
-class NumpyConvOps(ConvOps):
-    """The reference's matrix products, each block's columns copied from one strided view of a padded scratch image."""
+class NumpyConvOps(NumpyLinearOps, ConvOps):
+    """The reference's matrix products, each strip's columns copied from one strided view of a padded scratch image.
+
+    `precise` leaves Winograd's filtering out.
+    """
+
+    precise: bool
 
     def conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> tuple[Array, Any]:
-        height, width = window.out_size(x.shape[1:3])
-        y = np.empty((len(x), height, width, len(weight)), dtype=x.dtype)
-        res = (x, weight, window, groups)
+        return self._convolved(x, weight, bias, window, groups, False), (x, weight, window, groups)
+
+    def conv2d_relu(
+        self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
+    ) -> tuple[Array, Any]:
+        """relu(conv2d(x))"""
+        y = self._convolved(x, weight, bias, window, groups, True)
+        return y, ((x, weight, window, groups), y)
+
+    def _convolved(
+        self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int, relu: bool
+    ) -> Array:
+        if self._winograd_suits(x, weight, window, groups, len(weight)):
+            return numpy_winograd.convolve(x, weight, bias, window, relu=relu)
+        y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=x.dtype)
         if groups > 1:
-            for images in _blocks(len(x), _columns_bytes(x.shape, x.itemsize, window)):
-                y[images] = super().conv2d(x[images], weight, bias, window, groups)[0]
-            return y, res
+            self._in_groups(x, weight, bias, window, groups, relu, y)
+            return y
         filters = weight.reshape(len(weight), -1).T
-        row_bias = None if bias is None else np.tile(bias, width)  # numpy adds long rows faster than short ones
-        for images, columns in _column_blocks(x, window):
-            block = y[images]
-            np.matmul(columns, filters, out=block.reshape(len(columns), len(weight)))
-            if row_bias is not None:
-                rows = block.reshape(-1, len(row_bias))
-                rows += row_bias
-        return y, res
+        row_bias = None if bias is None else np.tile(bias, y.shape[2])  # numpy adds long rows faster than short ones
+        columns = _Columns(x, window, len(weight))
+
+        def task(part: slice) -> None:
+            for strip, matrix in columns.of(part):
+                block = y[strip.images, strip.rows]
+                np.matmul(matrix, filters, out=block.reshape(len(matrix), len(weight)))
+                if row_bias is not None:
+                    rows = block.reshape(-1, len(row_bias))
+                    rows += row_bias
+                if relu:
+                    np.maximum(block, 0, out=block)
+
+        workers.split(len(columns.strips), columns.shares, task)
+        return y
+
+    def _in_groups(
+        self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int, relu: bool, y: Array
+    ) -> None:
+        convolve = super().conv2d
+
+        def task(images: slice) -> None:
+            for part in _blocks(images, _columns_bytes(x.shape, x.itemsize, window)):
+                y[part] = convolve(x[part], weight, bias, window, groups)[0]
+                if relu:
+                    np.maximum(y[part], 0, out=y[part])
+
+        workers.split(len(x), _shares(y, weight), task)
 
     def _conv2d_db(self, dy: Array) -> Array:
-        # a product with ones: BLAS sums columns faster than numpy does
-        rows = dy.reshape(-1, dy.shape[-1])
-        return np.ones(len(rows), dtype=dy.dtype) @ rows
+        return self.channel_sum(dy)
 
     def _conv2d_dw(self, dy: Array, x: Array, shape: Shape, window: Window, groups: int) -> Array:
-        dw = np.zeros(shape, dtype=dy.dtype)
+        if self._winograd_suits(x, dy, window, groups, shape[0]):
+            return numpy_winograd.filter_gradient(dy, x, shape, window)
         if groups > 1:
-            for images in _blocks(len(x), _columns_bytes(x.shape, x.itemsize, window)):
-                dw += super()._conv2d_dw(dy[images], x[images], shape, window, groups)
+            return self._dw_in_groups(dy, x, shape, window, groups)
+        columns = _Columns(x, window, shape[0])
+
+        def task(part: slice) -> Array:
+            dw = np.zeros((shape[0], math.prod(shape[1:])), dtype=dy.dtype)
+            more = np.empty_like(dw)
+            for strip, matrix in columns.of(part):
+                rows = dy[strip.images, strip.rows].reshape(len(matrix), shape[0])
+                dw += np.matmul(rows.T, matrix, out=more)
             return dw
-        flat = dw.reshape(len(dw), -1)
-        part = np.empty_like(flat)
-        for images, columns in _column_blocks(x, window):
-            flat += np.matmul(dy[images].reshape(len(columns), len(dw)).T, columns, out=part)
-        return dw
+
+        return _total(workers.split(len(columns.strips), columns.shares, task)).reshape(shape)
+
+    def _dw_in_groups(self, dy: Array, x: Array, shape: Shape, window: Window, groups: int) -> Array:
+        gradient = super()._conv2d_dw
+
+        def task(images: slice) -> Array:
+            dw = np.zeros(shape, dtype=dy.dtype)
+            for part in _blocks(images, _columns_bytes(x.shape, x.itemsize, window)):
+                dw += gradient(dy[part], x[part], shape, window, groups)
+            return dw
+
+        return _total(workers.split(len(x), _shares(dy, x), task))
 
     def _conv2d_dx(self, dy: Array, shape: Shape, weight: Array, window: Window, groups: int) -> Array:
         """With stride 1, dx is dy convolved with the filters turned by half a turn, their in and out exchanged.
@@ -60,40 +112,77 @@ class NumpyConvOps(ConvOps):
         The copies it takes are of long runs, so it beats adding the taps up unless dy is much smaller than x.
         """
         turned = _turned(window)
-        if groups == 1 and turned is not None and math.prod(shape[1:3]) <= 1.5 * math.prod(dy.shape[1:3]):
-            return self.conv2d(dy, weight[:, ::-1, ::-1].transpose(3, 1, 2, 0), None, turned)[0]
+        if groups == 1 and turned is not None:
+            if self._winograd_suits(dy, weight, turned, groups, shape[3]):
+                return numpy_winograd.convolve(dy, weight, None, turned, relu=False, turned=True)
+            if math.prod(shape[1:3]) <= 1.5 * math.prod(dy.shape[1:3]):
+                filters = weight[:, ::-1, ::-1].transpose(3, 1, 2, 0)
+                return self._convolved(dy, filters, None, turned, groups, False)
         dx = np.empty(shape, dtype=dy.dtype)
-        for images in _blocks(len(dy), _columns_bytes(shape, dy.itemsize, window)):
-            part = dy[images]
-            dx[images] = super()._conv2d_dx(part, (len(part), *shape[1:]), weight, window, groups)
+        gradient = super()._conv2d_dx
+
+        def task(images: slice) -> None:
+            for block in _blocks(images, _columns_bytes(shape, dy.itemsize, window)):
+                part = dy[block]
+                dx[block] = gradient(part, (len(part), *shape[1:]), weight, window, groups)
+
+        workers.split(len(dy), _shares(dy, weight), task)
         return dx
 
+    def _winograd_suits(self, x: Array, other: Array, window: Window, groups: int, outs: int) -> bool:
+        single = x.dtype == other.dtype == np.float32
+        return not self.precise and groups == 1 and single and numpy_winograd.suits(window, x.shape, outs)
 
-class NumpyPoolOps(PoolOps):
-    """The reference's taps, a few images at a time and without temporaries."""
 
-    def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Any]:
-        y = np.empty((len(x), *window.out_size(x.shape[1:3]), x.shape[3]), dtype=x.dtype)
-        for images in _blocks(len(x), _image_bytes(x, y)):
-            y[images] = super().max_pool2d(x[images], window)[0]
-        return y, (x, y, window)
+class _Columns:
+    """The windows of a batch as rows of a matrix, strip by strip."""
 
-    def max_pool2d_backward(self, dy: Array, res: Any) -> Array:
-        x, y, window = res
-        dx = np.zeros(x.shape, dtype=dy.dtype)
-        taps = window.taps(x.shape[1:3])
-        for images in _blocks(len(x), _image_bytes(x, dx, y, dy, dy)):
-            x_part, y_part, dy_part, dx_part = x[images], y[images], dy[images], dx[images]
-            unclaimed = np.ones(y_part.shape, dtype=bool)
-            won, share = np.empty_like(unclaimed), np.empty(y_part.shape, dtype=dy.dtype)
-            for tap in taps:
-                tap_won, tap_share = won[tap.feeds], share[tap.feeds]
-                np.equal(x_part[tap.reads], y_part[tap.feeds], out=tap_won)
-                tap_won &= unclaimed[tap.feeds]
-                unclaimed[tap.feeds] ^= tap_won
-                np.multiply(dy_part[tap.feeds], tap_won, out=tap_share)
-                dx_part[tap.reads] += tap_share
-        return dx
+    def __init__(self, x: Array, window: Window, outs: int) -> None:
+        self.x, self.window = x, window
+        self.size = window.out_size(x.shape[1:3])
+        self.depth = math.prod(window.kernel) * x.shape[3]
+        self.shares = workers.shares(len(x) * math.prod(self.size) * self.depth * outs, LEAST_PRODUCT)
+        row_bytes = self.size[1] * self.depth * x.itemsize
+        self.strips = strips(len(x), self.size[0], row_bytes, _BLOCK_BYTES, self.shares)
+
+    def of(self, part: slice) -> Iterator[tuple[Strip, Array]]:
+        """(strip, columns) of some strips: (images * places, kh * kw * C), overwritten by the next."""
+        x, window, chosen = self.x, self.window, self.strips[part]
+        if window == Window((1, 1)):  # the columns are the image
+            yield from ((strip, x[strip.images, strip.rows].reshape(-1, self.depth)) for strip in chosen)
+            return
+        images, rows = (max((strip.shape[axis] for strip in chosen), default=0) for axis in (0, 1))
+        room = np.empty((images * rows * self.size[1], self.depth), dtype=x.dtype)
+        (above, below), (left, right) = window.padding
+        canvas = None
+        if window.padding != ((0, 0), (0, 0)):
+            canvas = Canvas(images, self._height(rows), x.shape[2] + left + right, x)
+        for strip in chosen:
+            count, places = strip.shape
+            top, height = strip.rows.start * window.stride[0] - above, self._height(places)
+            if canvas is None:
+                image = x[strip.images, top : top + height]
+            else:
+                image = canvas.paint(x, strip.images, top, left, height)
+            view = squares(image, window.kernel, window.stride, window.dilation, (places, self.size[1]))
+            matrix = room[: count * places * self.size[1]]
+            matrix.reshape(view.shape)[...] = view
+            yield strip, matrix
+
+    def _height(self, rows: int) -> int:
+        """Rows of pixels under so many rows of places."""
+        return (rows - 1) * self.window.stride[0] + self.window.extent[0]
+
+
+def _total(parts: list[Array]) -> Array:
+    for other in parts[1:]:
+        parts[0] += other
+    return parts[0]
+
+
+def _shares(dy: Array, weight: Array) -> int:
+    """Threads for as many multiplications as each output takes with groups, or about so."""
+    return workers.shares(dy.size * max(1, weight.size // len(weight)), LEAST_PRODUCT)
 
 
 def _turned(window: Window) -> Window | None:
@@ -107,51 +196,12 @@ def _turned(window: Window) -> Window | None:
     return Window(window.kernel, padding=(padding[0], padding[1]), dilation=window.dilation)
 
 
-def _blocks(n: int, image_bytes: int) -> Iterator[slice]:
-    """Slices of a few images each, that together are all n."""
+def _blocks(part: slice, image_bytes: int) -> Iterator[slice]:
+    """Slices of a few images each, that together are the part."""
     size = max(1, _BLOCK_BYTES // max(1, image_bytes))
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
-
-
-def _image_bytes(*arrays: Array) -> int:
-    """Bytes that one image takes in all the arrays together."""
-    return int(sum(array.nbytes for array in arrays)) // max(1, len(arrays[0]))
+    return (slice(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size))
 
 
 def _columns_bytes(shape: Shape, itemsize: int, window: Window) -> int:
     """Bytes of one image's columns."""
     return math.prod((*window.out_size((shape[1], shape[2])), *window.kernel, shape[3], itemsize))
-
-
-def _column_blocks(x: Array, window: Window) -> Iterator[tuple[slice, Array]]:
-    """(images, columns) block by block; the columns (images * places, kh * kw * C) are overwritten by the next."""
-    n, height, width, channels = x.shape
-    if window == Window((1, 1)):  # the columns are the image
-        yield slice(0, n), x.reshape(-1, channels)
-        return
-    (top, bottom), (left, right) = window.padding
-    blocks = list(_blocks(n, _columns_bytes(x.shape, x.itemsize, window)))
-    size = blocks[0].stop if blocks else 0
-    columns = np.empty((size, *window.out_size((height, width)), *window.kernel, channels), dtype=x.dtype)
-    padded = np.zeros((size, height + top + bottom, width + left + right, channels), dtype=x.dtype)
-    for images in blocks:
-        count = images.stop - images.start
-        block = x[images]
-        if window.padding != ((0, 0), (0, 0)):
-            padded[:count, top : top + height, left : left + width] = block
-            block = padded[:count]
-        columns[:count] = _windows(block, window)
-        yield images, columns[:count].reshape(-1, math.prod(window.kernel) * channels)
-
-
-def _windows(image: Array, window: Window) -> Array:
-    """A view (N, rows of places, columns of places, kh, kw, C) of an image that is padded already."""
-    n, row, column, channel = image.strides
-    (step_down, step_right), (down, right) = window.stride, window.dilation
-    bare = Window(window.kernel, window.stride, dilation=window.dilation)
-    return np.lib.stride_tricks.as_strided(
-        image,
-        (len(image), *bare.out_size(image.shape[1:3]), *window.kernel, image.shape[3]),
-        (n, row * step_down, column * step_right, row * down, column * right, channel),
-        writeable=False,
-    )

@@ -6,28 +6,36 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from layernet.backend import Array
-from layernet.backend.numpy_channels import NumpyChannelOps, NumpyElementwiseOps
-from layernet.backend.numpy_conv import NumpyConvOps, NumpyPoolOps
+from layernet.backend.numpy_channels import NumpyElementwiseOps
+from layernet.backend.numpy_conv import NumpyConvOps
 from layernet.backend.numpy_embedding import NumpyEmbeddingOps
+from layernet.backend.numpy_norm import NumpyNormOps
 from layernet.backend.numpy_optimizer import NumpyOptimizerOps
+from layernet.backend.numpy_pool import NumpyPoolOps
+from layernet.backend.numpy_threads import workers
 from layernet.backend.ops import Ops
+from layernet.backend.pool import one_blas_thread
 
 
 class NumpyOps(
-    NumpyConvOps, NumpyPoolOps, NumpyChannelOps, NumpyElementwiseOps, NumpyEmbeddingOps, NumpyOptimizerOps, Ops
+    NumpyConvOps, NumpyPoolOps, NumpyNormOps, NumpyElementwiseOps, NumpyEmbeddingOps, NumpyOptimizerOps, Ops
 ):
-    def __init__(self) -> None:
+    """`precise` leaves Winograd's filtering out: it rounds five to ten times as coarsely."""
+
+    def __init__(self, precise: bool = False) -> None:
         super().__init__(np)
+        self.precise = precise
 
     def facts(self) -> dict[str, Any]:
-        counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-        return {"kernels": "numpy", "threads": max(counts, default=1)}
+        return {"kernels": "numpy", "precise": self.precise, "threads": workers.count}
+
+    def alone(self) -> AbstractContextManager[Any]:
+        return one_blas_thread
 
     def limited(self, threads: int | None) -> AbstractContextManager[Any]:
-        return threadpool_limits(threads, "blas")  # type: ignore[no-any-return]
+        return workers.limited(threads)
 
     def random_words(self, key: tuple[int, int], draw: int, count: int) -> Array:
         # numpy's own Philox4x64-10 in C, started at our counter

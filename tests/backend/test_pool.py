@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layernet.backend import numpy_conv
+from layernet.backend import numpy_pool
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.ops import Ops
 from tests import naive_images as naive
@@ -124,7 +124,7 @@ def test_the_cpu_kernels_equal_the_reference_bit_for_bit(shape, kernel, stride, 
     expected, reference_res = KERNELS["reference"].max_pool2d(x, window)
     dy = np.random.default_rng(2).standard_normal(expected.shape).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numpy_conv, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(numpy_pool, "_BLOCK_BYTES", block_bytes)
         y, res = KERNELS["numpy"].max_pool2d(x, window)
         dx = KERNELS["numpy"].max_pool2d_backward(dy, res)
     np.testing.assert_array_equal(y, expected)

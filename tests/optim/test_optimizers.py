@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from layernet.backend import numpy_optimizer
+from layernet.backend import numpy_threads
 from layernet.core import init
 from layernet.core.layer import Layer
 from layernet.core.net import Net
@@ -292,7 +292,7 @@ def test_gradients_stay_and_blocks_change_no_bit(cls, options, monkeypatch):
     grads = gradients(net, 5)
     run(cls(**options).attach(net), net, grads)
     monkeypatch.setattr(base, "_BLOCK", 3)
-    monkeypatch.setattr(numpy_optimizer, "BLOCK", 3)
+    monkeypatch.setattr(numpy_threads, "BLOCK", 3)
     run(cls(**options).attach(small), small, grads)
     assert_same(values(net), values(small))
     for path, p in net.params().items():

@@ -9,6 +9,7 @@ from typing import Any
 import numba
 
 from layernet.backend.compiled.simd import LANES
+from layernet.backend.numpy_threads import workers
 from layernet.backend.pool import one_blas_thread
 
 
@@ -34,7 +35,7 @@ class ThreadedOps:
         before, most = numba.get_num_threads(), numba.config.NUMBA_NUM_THREADS
         numba.set_num_threads(min(threads or most, most))
         try:
-            with one_blas_thread:
+            with workers.limited(threads):  # what is numpy's to do
                 yield
         finally:
             numba.set_num_threads(before)

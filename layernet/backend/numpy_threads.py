@@ -1,0 +1,156 @@
+"""The threads that numpy's kernels run on: numpy and BLAS let go of Python's lock, so plain threads are enough.
+
+Work is split by shapes and by the number of threads alone, never by who is free, so results are equal to the last bit
+from run to run. Meanwhile BLAS has one thread (`layernet.backend.pool`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from layernet.backend.pool import one_blas_thread
+
+T = TypeVar("T")
+
+LEAST_PRODUCT = 1 << 21
+"""Multiply-adds that are worth a thread: waking one takes about 20 us."""
+
+LEAST_PASS = 1 << 16
+"""Elements of a pass over arrays that are worth a thread."""
+
+BLOCK = 1 << 15
+"""Elements of each array of a pass that work on at a time, so that what one step leaves the next finds in the cache."""
+
+
+class Workers:
+    """Threads of a process, made when first needed, and again after a fork. They end with the process."""
+
+    def __init__(self) -> None:
+        self._most: int | None = None
+        self._limit: int | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Be without threads: those that there were stayed behind in the parent process."""
+        self._free = threading.Lock()
+        self._doors: list[SimpleQueue[Callable[[], None]]] = []
+
+    @property
+    def most(self) -> int:
+        """As many as BLAS takes, which goes by cores and by OMP_NUM_THREADS and its like; where it tells."""
+        if self._most is None:
+            counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+            self._most = max(counts, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        return self._most
+
+    @property
+    def count(self) -> int:
+        """Threads that work is split for, the caller's own included."""
+        return self.most if self._limit is None else self._limit
+
+    @contextmanager
+    def limited(self, threads: int | None) -> Iterator[None]:
+        """Within it, work is split for so many threads: at most `most`, which None stands for."""
+        most = self.most
+        before, self._limit = self._limit, min(threads or most, most)
+        try:
+            with one_blas_thread:
+                yield
+        finally:
+            self._limit = before
+
+    def shares(self, work: int, least: int) -> int:
+        """In how many parts to do work of which each thread wants `least`."""
+        return max(1, min(self.count, work // least))
+
+    def split(self, n: int, shares: int, task: Callable[[slice], T]) -> list[T]:
+        """What `task` returns for each of `shares` stretches of range(n), all at once where threads are free.
+
+        They are not inside of a task, nor while another thread has them: then one follows the other. An error in a
+        task is raised here, when all have ended.
+        """
+        shares = max(1, min(shares, n))
+        parts = [slice(n * i // shares, n * (i + 1) // shares) for i in range(shares)]
+        if shares == 1 or not self._free.acquire(blocking=False):
+            return [task(part) for part in parts]
+        try:
+            with one_blas_thread:
+                return self._at_once(parts, task)
+        finally:
+            self._free.release()
+
+    def _at_once(self, parts: list[slice], task: Callable[[slice], T]) -> list[T]:
+        results: list[Any] = [None] * len(parts)
+        errors: list[BaseException | None] = [None] * len(parts)
+        done: SimpleQueue[None] = SimpleQueue()
+        state = np.geterr()  # of the caller's thread alone
+
+        def do(i: int) -> None:
+            try:
+                with np.errstate(**state):  # type: ignore[arg-type]
+                    results[i] = task(parts[i])
+            except BaseException as error:
+                errors[i] = error
+
+        def give(i: int) -> None:
+            do(i)
+            done.put(None)
+
+        helpers = self._helpers(len(parts) - 1)
+        for i, door in enumerate(helpers, start=1):
+            door.put(lambda i=i: give(i))  # type: ignore[misc]
+        do(0)
+        for i in range(len(helpers) + 1, len(parts)):  # threads that could not be had
+            do(i)
+        for _ in helpers:
+            done.get()
+        for error in errors:
+            if error is not None:
+                raise error
+        return results
+
+    def _helpers(self, count: int) -> list[SimpleQueue[Callable[[], None]]]:
+        """The doors of so many threads, or of as many as can be had: none start while the interpreter ends."""
+        while len(self._doors) < count:
+            door: SimpleQueue[Callable[[], None]] = SimpleQueue()
+            try:
+                threading.Thread(target=_serve, args=(door,), name="layernet-numpy", daemon=True).start()
+            except RuntimeError:
+                break
+            self._doors.append(door)
+        return self._doors[:count]
+
+
+def _serve(door: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        door.get()()
+
+
+workers = Workers()
+"""Cores belong to the machine, so there is one set of threads a process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=workers.forget)
+
+
+def passes(size: int, width: int, task: Callable[[slice], T | None]) -> list[T]:
+    """`task` on every block of `size` rows of `width` elements, over the threads; what it returns, in order.
+
+    The blocks follow from the shape alone; so what is summed over them does not depend on the number of threads.
+    """
+    rows = max(1, BLOCK // max(1, width))
+    blocks = [slice(start, min(start + rows, size)) for start in range(0, size, rows)]
+
+    def several(part: slice) -> list[Any]:
+        return [task(block) for block in blocks[part]]
+
+    shares = workers.shares(size * width, LEAST_PASS)
+    return [result for results in workers.split(len(blocks), shares, several) for result in results]
