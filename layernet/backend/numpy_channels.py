@@ -25,12 +25,12 @@ class NumpyChannelOps(ChannelOps):
     def channel_sum(self, a: Array) -> Array:
         wide, fold = widen(a)
         ones = np.ones(len(wide), dtype=a.dtype)
-        return folded(passes(*wide.shape, lambda rows: ones[rows] @ wide[rows]), a, fold)
+        return folded(passes(wide.shape, lambda rows: ones[rows] @ wide[rows]), a, fold)
 
     def channel_dot(self, a: Array, b: Array) -> Array:
         wide, fold = widen(a)
         other = widen(b)[0]
-        return folded(passes(*wide.shape, lambda rows: dot(wide[rows], other[rows])), a, fold)
+        return folded(passes(wide.shape, lambda rows: dot(wide[rows], other[rows])), a, fold)
 
     def channel_mean_square(self, a: Array) -> Array:
         with self.quiet():  # the plain sum saves an array; where it overflows, divide first
@@ -68,7 +68,7 @@ class NumpyChannelOps(ChannelOps):
             elif source is not out:
                 out[...] = source
 
-        passes(*wide.shape, task)
+        passes(wide.shape, task)
         return y.reshape(a.shape)
 
     def row_sum(self, a: Array) -> Array:
@@ -94,13 +94,13 @@ class NumpyElementwiseOps(ActivationOps):
     def relu(self, x: Array) -> tuple[Array, Any]:
         y = np.empty(x.shape, dtype=x.dtype)
         flat, out = x.reshape(-1), y.reshape(-1)
-        passes(flat.size, 1, lambda part: np.maximum(flat[part], 0, out=out[part]))
+        passes(flat.shape, lambda part: np.maximum(flat[part], 0, out=out[part]))
         return y, y
 
     def relu_backward(self, dy: Array, res: Any) -> Array:
         dx = np.empty(dy.shape, dtype=dy.dtype)
         flat, y, out = dy.reshape(-1), res.reshape(-1), dx.reshape(-1)
-        passes(flat.size, 1, lambda part: np.multiply(flat[part], y[part] > 0, out=out[part]))
+        passes(flat.shape, lambda part: np.multiply(flat[part], y[part] > 0, out=out[part]))
         return dx
 
     def erf(self, x: Array) -> Array:
@@ -111,7 +111,7 @@ class NumpyElementwiseOps(ActivationOps):
         def task(part: slice) -> None:
             y[part] = super(NumpyElementwiseOps, self).erf(flat[part])
 
-        passes(flat.size, 1, task)
+        passes(flat.shape, task)
         return y.reshape(x.shape)
 
 

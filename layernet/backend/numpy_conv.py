@@ -36,9 +36,7 @@ class NumpyConvOps(NumpyLinearOps, ConvOps):
         y = self._convolved(x, weight, bias, window, groups, True)
         return y, ((x, weight, window, groups), y)
 
-    def _convolved(
-        self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int, relu: bool
-    ) -> Array:
+    def _convolved(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int, relu: bool) -> Array:
         if self._winograd_suits(x, weight, window, groups, len(weight)):
             return numpy_winograd.convolve(x, weight, bias, window, relu=relu)
         y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=x.dtype)
@@ -153,7 +151,7 @@ class _Columns:
             return
         images, rows = (max((strip.shape[axis] for strip in chosen), default=0) for axis in (0, 1))
         room = np.empty((images * rows * self.size[1], self.depth), dtype=x.dtype)
-        (above, below), (left, right) = window.padding
+        (above, _), (left, right) = window.padding
         canvas = None
         if window.padding != ((0, 0), (0, 0)):
             canvas = Canvas(images, self._height(rows), x.shape[2] + left + right, x)

@@ -80,7 +80,7 @@ class NumpyNormOps(NumpyChannelOps, NormOps):
             return dot(part, part)
 
         with self.quiet():  # as in `channel_mean_square`
-            var = folded(passes(*wide.shape, task), x, fold) * (x.shape[-1] / x.size)
+            var = folded(passes(wide.shape, task), x, fold) * (x.shape[-1] / x.size)
         centred = centred.reshape(x.shape)
         return centred, var if np.isfinite(var).all() else self.channel_mean_square(centred)
 
@@ -111,7 +111,7 @@ class NumpyNormOps(NumpyChannelOps, NormOps):
                 np.multiply(source[rows], out[rows] > 0, out=part)
             return ones[rows] @ part, dot(part, other[rows])
 
-        found = passes(*source.shape, task)
+        found = passes(source.shape, task)
         sums, products = (folded([pair[i] for pair in found], dy, fold) for i in (0, 1))
         return sums, products, dy if y is None else dz.reshape(dy.shape)
 
@@ -126,5 +126,5 @@ class NumpyNormOps(NumpyChannelOps, NormOps):
             part += shift
             part += beside[rows] * other
 
-        passes(*wide.shape, task)
+        passes(wide.shape, task)
         return dx.reshape(a.shape)

@@ -14,7 +14,7 @@ from layernet.backend.numpy_embedding import NumpyEmbeddingOps
 from layernet.backend.numpy_norm import NumpyNormOps
 from layernet.backend.numpy_optimizer import NumpyOptimizerOps
 from layernet.backend.numpy_pool import NumpyPoolOps
-from layernet.backend.numpy_threads import workers
+from layernet.backend.numpy_threads import blas, workers
 from layernet.backend.ops import Ops
 from layernet.backend.pool import one_blas_thread
 
@@ -29,7 +29,7 @@ class NumpyOps(
         self.precise = precise
 
     def facts(self) -> dict[str, Any]:
-        return {"kernels": "numpy", "precise": self.precise, "threads": workers.count}
+        return {"kernels": "numpy", "precise": self.precise, "blas": blas()[1], "threads": workers.count}
 
     def alone(self) -> AbstractContextManager[Any]:
         return one_blas_thread

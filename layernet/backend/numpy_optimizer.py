@@ -12,8 +12,8 @@ from layernet.backend.reference.optimizer import OptimizerOps
 class NumpyOptimizerOps(OptimizerOps):
     def sgd_update(self, w: Array, g: Array, v: Array | None, **settings: Any) -> None:
         update = super().sgd_update
-        passes(w.size, 1, lambda part: update(w[part], g[part], None if v is None else v[part], **settings))
+        passes(w.shape, lambda part: update(w[part], g[part], None if v is None else v[part], **settings))
 
     def adam_update(self, w: Array, g: Array, m: Array, v: Array, **settings: Any) -> None:
         update = super().adam_update
-        passes(w.size, 1, lambda part: update(w[part], g[part], m[part], v[part], **settings))
+        passes(w.shape, lambda part: update(w[part], g[part], m[part], v[part], **settings))

@@ -6,16 +6,19 @@ from run to run. Meanwhile BLAS has one thread (`layernet.backend.pool`).
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_info
 
+from layernet.backend import Shape
 from layernet.backend.pool import one_blas_thread
 
 T = TypeVar("T")
@@ -34,7 +37,6 @@ class Workers:
     """Threads of a process, made when first needed, and again after a fork. They end with the process."""
 
     def __init__(self) -> None:
-        self._most: int | None = None
         self._limit: int | None = None
         self.forget()
 
@@ -45,11 +47,8 @@ class Workers:
 
     @property
     def most(self) -> int:
-        """As many as BLAS takes, which goes by cores and by OMP_NUM_THREADS and its like; where it tells."""
-        if self._most is None:
-            counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-            self._most = max(counts, default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-        return self._most
+        """One for each core, and no more than BLAS takes: OMP_NUM_THREADS and its like are for us too."""
+        return blas()[0]
 
     @property
     def count(self) -> int:
@@ -95,7 +94,7 @@ class Workers:
 
         def do(i: int) -> None:
             try:
-                with np.errstate(**state):  # type: ignore[arg-type]
+                with np.errstate(**state):
                     results[i] = task(parts[i])
             except BaseException as error:
                 errors[i] = error
@@ -134,6 +133,16 @@ def _serve(door: SimpleQueue[Callable[[], None]]) -> None:
         door.get()()
 
 
+@cache
+def blas() -> tuple[int, str]:
+    """How many threads BLAS took as the process began, and which processor it has its kernels from, where it tells."""
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max((pool["num_threads"] for pool in pools), default=cores), pools[0].get(
+        "architecture", ""
+    ) if pools else ""
+
+
 workers = Workers()
 """Cores belong to the machine, so there is one set of threads a process."""
 
@@ -141,11 +150,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=workers.forget)
 
 
-def passes(size: int, width: int, task: Callable[[slice], T | None]) -> list[T]:
-    """`task` on every block of `size` rows of `width` elements, over the threads; what it returns, in order.
+def passes(shape: Shape, task: Callable[[slice], T | None]) -> list[T]:
+    """`task` on every block of rows of arrays of this shape, over the threads; what it returns, in order.
 
-    The blocks follow from the shape alone; so what is summed over them does not depend on the number of threads.
+    The blocks follow from the shape alone, so what is summed over them does not depend on the number of threads.
     """
+    size, width = shape[0], math.prod(shape[1:])
     rows = max(1, BLOCK // max(1, width))
     blocks = [slice(start, min(start + rows, size)) for start in range(0, size, rows)]
 

@@ -69,7 +69,7 @@ def suits(window: Window, x: Shape, filters: int) -> bool:
         return False
     rows, columns = _tiles(window.out_size((x[1], x[2])))
     few, many = sorted((x[3], filters))
-    return few * math.prod(window.kernel) >= 256 and 2 * x[0] * rows * columns >= many
+    return few * math.prod(window.kernel) >= 256 and 16 * x[0] * rows * columns >= many
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, *, relu: bool, turned: bool = False) -> Array:
@@ -117,17 +117,18 @@ def filter_gradient(dy: Array, x: Array, shape: Shape, window: Window) -> Array:
 
     def task(part: slice) -> Array:
         pixels, changes = work.room(ins), work.room(outs)
-        total = np.zeros((t.side**2, outs, ins), dtype=x.dtype)
-        more = np.empty_like(total)
+        total = more = np.zeros((t.side**2, outs, ins), dtype=x.dtype)
         below = _Source(x, work, t.side, (window.padding[0][0], window.padding[1][0]))
         above = _Source(dy, work, M, (0, 0))
         for i, block in enumerate(work.blocks[part]):
             tiles = work.transform(block, below, t.pixels, pixels)
             work.transform(block, above, spread, changes)
             left, right = changes[:tiles].transpose(1, 2, 0), pixels[:tiles].transpose(1, 0, 2)
-            np.matmul(left, right, out=more if i else total)
-            if i:
-                total += more
+            if i == 0:
+                np.matmul(left, right, out=total)
+                continue
+            more = np.matmul(left, right, out=None if i == 1 else more)
+            total += more
         return total
 
     return _gathered(workers.split(len(work.blocks), work.shares, task), t, shape)
@@ -208,15 +209,16 @@ def _tiles(size: Pair) -> Pair:
 def _filters(weight: Array, t: Transforms, turned: bool) -> Array:
     """(a^2, channels of the input, channels of the output)"""
     outs, r, _, ins = weight.shape
-    taps = weight.reshape(outs, r * r, ins).transpose(1, 0, 2)[:: -1 if turned else 1]
-    found = np.empty((t.side**2, outs, ins), dtype=weight.dtype)
+    rows = weight.reshape(outs, r * r, ins)
+    taps = rows.transpose(1, 0, 2)[::-1] if turned else rows.transpose(1, 2, 0)
+    found = np.empty((t.side**2, *taps.shape[1:]), dtype=weight.dtype)
 
     def task(part: slice) -> None:
         flat = np.ascontiguousarray(taps[:, part]).reshape(r * r, -1)
         np.matmul(t.filters, flat, out=found[:, part].reshape(len(found), -1))
 
-    workers.split(outs, workers.shares(found.size * r * r, LEAST_PRODUCT), task)
-    return found if turned else found.transpose(0, 2, 1)
+    workers.split(taps.shape[1], workers.shares(found.size * r * r, LEAST_PRODUCT), task)
+    return found
 
 
 def _gathered(parts: list[Array], t: Transforms, shape: Shape) -> Array:

@@ -59,7 +59,7 @@ def as_it_began(began: dict[str, Any]) -> dict[str, object]:
 
 def differences(began: dict[str, Any], now: dict[str, Any]) -> str:
     """What is computed with now that the run did not begin with, in words; empty where it is all the same."""
-    names = [name for name in ("kernels", "precise", "lanes", "threads") if name in began and name in now]
+    names = [name for name in ("kernels", "precise", "blas", "lanes", "threads") if name in began and name in now]
     changed = [f"{name} {began[name]}, now {now[name]}" for name in names if began[name] != now[name]]
     return f"it began with {', '.join(changed)}: the same within rounding" if changed else ""
 

@@ -53,7 +53,7 @@ def test_without_numba_auto_is_numpy_and_numba_tells_the_cure() -> None:
 
 def test_one_device_for_one_choice() -> None:
     assert get_device("cpu", kernels="numpy") is host()
-    assert get_device("cpu", "numpy", precise=True) is host()  # numpy's are precise
+    assert get_device("cpu", "numpy", precise=True) is not host()
     assert get_device("cpu") is get_device("cpu", kernels="auto")
 
 
@@ -93,7 +93,7 @@ def test_numpys_threads_are_limited_and_given_back() -> None:
     with threadpoolctl.threadpool_limits(2, "blas"):
         with host().limited(1):
             assert set(blas_threads()) == {1}
-            assert host().facts() == {"kernels": "numpy", "threads": 1}
+            assert host().facts()["threads"] == 1
         assert set(blas_threads()) == {2}
     assert blas_threads() == before
 
