@@ -10,12 +10,12 @@ import numpy as np
 
 from layernet.backend import Array, Shape, numpy_winograd
 from layernet.backend.numpy_linear import NumpyLinearOps
-from layernet.backend.numpy_strips import Canvas, Strip, squares, strips
+from layernet.backend.numpy_strips import Canvas, Strip, copy_squares, strips
 from layernet.backend.numpy_threads import LEAST_PRODUCT, workers
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.window import Window
 
-_BLOCK_BYTES = 1 << 20  # what the columns of a strip may take: about the level-2 cache of a core
+_BLOCK_BYTES = 1 << 21  # what the columns of a strip may take: smaller strips cost more than larger caches
 
 
 class NumpyConvOps(NumpyLinearOps, ConvOps):
@@ -84,14 +84,15 @@ class NumpyConvOps(NumpyLinearOps, ConvOps):
         columns = _Columns(x, window, shape[0])
 
         def task(part: slice) -> Array:
-            dw = np.zeros((shape[0], math.prod(shape[1:])), dtype=dy.dtype)
+            dw = np.zeros((columns.depth, shape[0]), dtype=dy.dtype)  # BLAS is faster at this than at dw itself
             more = np.empty_like(dw)
             for strip, matrix in columns.of(part):
                 rows = dy[strip.images, strip.rows].reshape(len(matrix), shape[0])
-                dw += np.matmul(rows.T, matrix, out=more)
+                dw += np.matmul(matrix.T, rows, out=more)
             return dw
 
-        return _total(workers.split(len(columns.strips), columns.shares, task)).reshape(shape)
+        total = _total(workers.split(len(columns.strips), columns.shares, task))
+        return np.ascontiguousarray(total.T).reshape(shape)
 
     def _dw_in_groups(self, dy: Array, x: Array, shape: Shape, window: Window, groups: int) -> Array:
         gradient = super()._conv2d_dw
@@ -162,9 +163,8 @@ class _Columns:
                 image = x[strip.images, top : top + height]
             else:
                 image = canvas.paint(x, strip.images, top, left, height)
-            view = squares(image, window.kernel, window.stride, window.dilation, (places, self.size[1]))
             matrix = room[: count * places * self.size[1]]
-            matrix.reshape(view.shape)[...] = view
+            copy_squares(image, window.kernel, window.stride, window.dilation, (places, self.size[1]), matrix)
             yield strip, matrix
 
     def _height(self, rows: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,13 @@ class NumpyPoolOps(PoolOps):
         y = np.empty((len(x), *window.out_size(x.shape[1:3]), x.shape[3]), dtype=x.dtype)
 
         def task(images: slice) -> None:
-            y[images] = PoolOps.max_pool2d(self, x[images], window)[0]
+            if not _overlaps(window):
+                y[images] = PoolOps.max_pool2d(self, x[images], window)[0]
+                return
+            phases, best = _Phases(x[images], window, -np.inf), y[images]
+            best[...] = -np.inf
+            for row, column in phases.taps():
+                np.maximum(best, phases.under(row, column), out=best)
 
         _over_images(task, x, y)
         return y, (x, y, window)
@@ -28,13 +35,22 @@ class NumpyPoolOps(PoolOps):
     def max_pool2d_backward(self, dy: Array, res: Any) -> Array:
         x, y, window = res
         dx = np.zeros(x.shape, dtype=dy.dtype)
-        taps = window.taps(x.shape[1:3])
 
         def task(images: slice) -> None:
             x_part, y_part, dy_part, dx_part = x[images], y[images], dy[images], dx[images]
             unclaimed = np.ones(y_part.shape, dtype=bool)
             won, share = np.empty_like(unclaimed), np.empty(y_part.shape, dtype=dy.dtype)
-            for tap in taps:
+            if _overlaps(window):
+                pixels, changes = _Phases(x_part, window, np.nan), _Phases(dx_part, window, 0)  # NaN equals nothing
+                for row, column in pixels.taps():
+                    np.equal(pixels.under(row, column), y_part, out=won)
+                    won &= unclaimed
+                    unclaimed ^= won
+                    target = changes.under(row, column)
+                    target += np.multiply(dy_part, won, out=share)
+                changes.put_back(dx_part)
+                return
+            for tap in window.taps(x.shape[1:3]):
                 tap_won, tap_share = won[tap.feeds], share[tap.feeds]
                 np.equal(x_part[tap.reads], y_part[tap.feeds], out=tap_won)
                 tap_won &= unclaimed[tap.feeds]
@@ -76,3 +92,57 @@ def _over_images(task: Callable[[slice], None], *arrays: Array) -> None:
             task(slice(start, min(start + size, part.stop)))
 
     workers.split(count, workers.shares(arrays[0].size, LEAST_PASS), several)
+
+
+def _overlaps(window: Window) -> bool:
+    """Whether windows overlap and skip pixels: then each phase is copied once and serves several taps."""
+    return (
+        window.dilation == (1, 1)
+        and window.stride[1] > 1
+        and any(k > s for k, s in zip(window.kernel, window.stride, strict=True))
+    )
+
+
+class _Phases:
+    """Images (N, H, W, C) as stride x stride images of every stride-th pixel, `beyond` where there is no pixel.
+
+    Under a tap of the window neighbouring places then have neighbouring pixels: numpy's loops run along whole rows.
+    """
+
+    def __init__(self, images: Array, window: Window, beyond: float) -> None:
+        self.window, self.size = window, window.out_size(images.shape[1:3])
+        (down, right), (height, width) = window.stride, self.size
+        shape = (height + (window.kernel[0] - 1) // down, width + (window.kernel[1] - 1) // right)
+        self.room = np.full((down, right, len(images), *shape, images.shape[3]), beyond, dtype=images.dtype)
+        for phase, pixels in self._pairs(images):
+            phase[...] = pixels
+
+    def taps(self) -> Iterator[tuple[int, int]]:
+        """All taps of the window, in reading order."""
+        return product(range(self.window.kernel[0]), range(self.window.kernel[1]))
+
+    def under(self, row: int, column: int) -> Array:
+        """The pixels under this tap, one for each place."""
+        (down, right), (height, width) = self.window.stride, self.size
+        phase, top, left = self.room[row % down, column % right], row // down, column // right
+        return phase[:, top : top + height, left : left + width]
+
+    def put_back(self, images: Array) -> None:
+        """The phases into the images they are of."""
+        for phase, pixels in self._pairs(images):
+            pixels[...] = phase
+
+    def _pairs(self, images: Array) -> Iterator[tuple[Array, Array]]:
+        for row, column in product(range(self.window.stride[0]), range(self.window.stride[1])):
+            phase = self.room[row, column]
+            rows, lines = self._shared(0, row, phase.shape[1], images.shape[1])
+            columns, places = self._shared(1, column, phase.shape[2], images.shape[2])
+            yield phase[:, rows, columns], images[:, lines, places]
+
+    def _shared(self, axis: int, phase: int, count: int, size: int) -> tuple[slice, slice]:
+        """Along an axis, which of the `count` pixels of a phase are in the image, and where."""
+        stride, before = self.window.stride[axis], self.window.padding[axis][0]
+        first = max(0, -((phase - before) // stride))
+        last = max(first, min(count, -((phase - before - size) // stride)))
+        start = first * stride + phase - before
+        return slice(first, last), slice(start, start + (last - first) * stride, stride)

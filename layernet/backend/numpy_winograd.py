@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.numpy_strips import Canvas, Strip, squares, strips
+from layernet.backend.numpy_strips import Canvas, Strip, copy_squares, strips
 from layernet.backend.numpy_threads import LEAST_PRODUCT, workers
 from layernet.backend.window import Pair, Window
 
@@ -196,9 +196,8 @@ class _Source:
         count, rows = strip.shape
         top = strip.rows.start * M - self.corner[0]
         image = self.canvas.paint(self.image, strip.images, top, self.corner[1], rows * M + self.side - M)
-        view = squares(image, (self.side, self.side), (M, M), (1, 1), (rows, self.work.columns))
         room = self.room[: count * rows * self.work.columns]
-        room.reshape(view.shape)[...] = view
+        copy_squares(image, (self.side, self.side), (M, M), (1, 1), (rows, self.work.columns), room)
         return room
 
 
