@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.numpy_strips import items
 from layernet.backend.numpy_threads import LEAST_PASS, workers
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Window
 
-_BLOCK_BYTES = 1 << 20  # what a block of images may take: about the level-2 cache of a core
+_BLOCK_BYTES = 1 << 21  # what a block of images may take: smaller blocks cost more than larger caches
 
 
 class NumpyPoolOps(PoolOps):
@@ -21,13 +22,7 @@ class NumpyPoolOps(PoolOps):
         y = np.empty((len(x), *window.out_size(x.shape[1:3]), x.shape[3]), dtype=x.dtype)
 
         def task(images: slice) -> None:
-            if not _overlaps(window):
-                y[images] = PoolOps.max_pool2d(self, x[images], window)[0]
-                return
-            phases, best = _Phases(x[images], window, -np.inf), y[images]
-            best[...] = -np.inf
-            for row, column in phases.taps():
-                np.maximum(best, phases.under(row, column), out=best)
+            y[images] = PoolOps.max_pool2d(self, x[images], window)[0]
 
         _over_images(task, x, y)
         return y, (x, y, window)
@@ -40,8 +35,9 @@ class NumpyPoolOps(PoolOps):
             x_part, y_part, dy_part, dx_part = x[images], y[images], dy[images], dx[images]
             unclaimed = np.ones(y_part.shape, dtype=bool)
             won, share = np.empty_like(unclaimed), np.empty(y_part.shape, dtype=dy.dtype)
-            if _overlaps(window):
-                pixels, changes = _Phases(x_part, window, np.nan), _Phases(dx_part, window, 0)  # NaN equals nothing
+            if _overlaps(window, x):
+                pixels = _Phases(x_part, window, np.nan)  # which equals nothing
+                changes = _Phases(dx_part, window, 0, empty=True)
                 for row, column in pixels.taps():
                     np.equal(pixels.under(row, column), y_part, out=won)
                     won &= unclaimed
@@ -94,10 +90,11 @@ def _over_images(task: Callable[[slice], None], *arrays: Array) -> None:
     workers.split(count, workers.shares(arrays[0].size, LEAST_PASS), several)
 
 
-def _overlaps(window: Window) -> bool:
+def _overlaps(window: Window, x: Array) -> bool:
     """Whether windows overlap and skip pixels: then each phase is copied once and serves several taps."""
     return (
         window.dilation == (1, 1)
+        and x.flags.c_contiguous
         and window.stride[1] > 1
         and any(k > s for k, s in zip(window.kernel, window.stride, strict=True))
     )
@@ -106,16 +103,19 @@ def _overlaps(window: Window) -> bool:
 class _Phases:
     """Images (N, H, W, C) as stride x stride images of every stride-th pixel, `beyond` where there is no pixel.
 
+    With `empty`, that everywhere.
+
     Under a tap of the window neighbouring places then have neighbouring pixels: numpy's loops run along whole rows.
     """
 
-    def __init__(self, images: Array, window: Window, beyond: float) -> None:
+    def __init__(self, images: Array, window: Window, beyond: float, *, empty: bool = False) -> None:
         self.window, self.size = window, window.out_size(images.shape[1:3])
         (down, right), (height, width) = window.stride, self.size
         shape = (height + (window.kernel[0] - 1) // down, width + (window.kernel[1] - 1) // right)
         self.room = np.full((down, right, len(images), *shape, images.shape[3]), beyond, dtype=images.dtype)
-        for phase, pixels in self._pairs(images):
-            phase[...] = pixels
+        if not empty:
+            for phase, pixels in self._pairs(images):
+                items(phase)[...] = items(pixels)
 
     def taps(self) -> Iterator[tuple[int, int]]:
         """All taps of the window, in reading order."""
@@ -130,7 +130,7 @@ class _Phases:
     def put_back(self, images: Array) -> None:
         """The phases into the images they are of."""
         for phase, pixels in self._pairs(images):
-            pixels[...] = phase
+            items(pixels)[...] = items(phase)
 
     def _pairs(self, images: Array) -> Iterator[tuple[Array, Array]]:
         for row, column in product(range(self.window.stride[0]), range(self.window.stride[1])):

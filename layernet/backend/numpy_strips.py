@@ -55,18 +55,22 @@ def copy_squares(image: Array, side: Pair, step: Pair, apart: Pair, places: Pair
     """The squares at `places`, `step` pixels from each other, into `out` (N * places, side[0] * side[1] * C).
 
     The pixels of a square lie `apart` pixels from each other. `image` (N, H, W, C) has its channels side by side. Where
-    the rows of a square do too, each is copied as one item, which takes numpy about half the time.
+    the rows of a square do too, they are copied as `items`.
     """
     n, row, column, channel = image.strides
     strides = (n, row * step[0], column * step[1], row * apart[0])
     shape = (len(image), *places, side[0])
     length = side[1] * image.shape[3]
     if apart[1] == 1 and column == image.shape[3] * channel and length > 0:
-        item = np.dtype((np.void, length * image.itemsize))
         runs = np.lib.stride_tricks.as_strided(image, (*shape, length), (*strides, channel), writeable=False)
-        out.reshape(*shape, length).view(item)[..., 0] = runs.view(item)[..., 0]
+        items(out.reshape(*shape, length))[...] = items(runs)
         return
     view = np.lib.stride_tricks.as_strided(
         image, (*shape, side[1], image.shape[3]), (*strides, column * apart[1], channel), writeable=False
     )
     out.reshape(view.shape)[...] = view
+
+
+def items(a: Array) -> Array:
+    """The last axis of an array (..., C), its elements side by side, as one item: numpy copies those twice as fast."""
+    return a.view(np.dtype((np.void, a.shape[-1] * a.itemsize)))[..., 0]
