@@ -54,14 +54,14 @@ class Canvas:
 def copy_squares(image: Array, side: Pair, step: Pair, apart: Pair, places: Pair, out: Array) -> None:
     """The squares at `places`, `step` pixels from each other, into `out` (N * places, side[0] * side[1] * C).
 
-    The pixels of a square lie `apart` pixels from each other. `image` (N, H, W, C) has its channels side by side. Where
-    the rows of a square do too, they are copied as `items`.
+    The pixels of a square lie `apart` pixels from each other. Where the rows of a square lie side by side in the image
+    (N, H, W, C), they are copied as `items`.
     """
     n, row, column, channel = image.strides
     strides = (n, row * step[0], column * step[1], row * apart[0])
     shape = (len(image), *places, side[0])
     length = side[1] * image.shape[3]
-    if apart[1] == 1 and column == image.shape[3] * channel and length > 0:
+    if apart[1] == 1 and channel == image.itemsize and column == image.shape[3] * channel:
         runs = np.lib.stride_tricks.as_strided(image, (*shape, length), (*strides, channel), writeable=False)
         items(out.reshape(*shape, length))[...] = items(runs)
         return
