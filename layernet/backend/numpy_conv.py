@@ -71,7 +71,7 @@ class NumpyConvOps(NumpyLinearOps, ConvOps):
                 if relu:
                     np.maximum(y[part], 0, out=y[part])
 
-        workers.split(len(x), _shares(y, weight), task)
+        workers.split(len(x), _shares(y, weight.shape), task)
 
     def _conv2d_db(self, dy: Array) -> Array:
         return self.channel_sum(dy)
@@ -103,7 +103,7 @@ class NumpyConvOps(NumpyLinearOps, ConvOps):
                 dw += gradient(dy[part], x[part], shape, window, groups)
             return dw
 
-        return _total(workers.split(len(x), _shares(dy, x), task))
+        return _total(workers.split(len(x), _shares(dy, shape), task))
 
     def _conv2d_dx(self, dy: Array, shape: Shape, weight: Array, window: Window, groups: int) -> Array:
         """With stride 1, dx is dy convolved with the filters turned by half a turn, their in and out exchanged.
@@ -125,7 +125,7 @@ class NumpyConvOps(NumpyLinearOps, ConvOps):
                 part = dy[block]
                 dx[block] = gradient(part, (len(part), *shape[1:]), weight, window, groups)
 
-        workers.split(len(dy), _shares(dy, weight), task)
+        workers.split(len(dy), _shares(dy, weight.shape), task)
         return dx
 
     def _winograd_suits(self, x: Array, other: Array, window: Window, groups: int, outs: int) -> bool:
@@ -178,9 +178,9 @@ def _total(parts: list[Array]) -> Array:
     return parts[0]
 
 
-def _shares(dy: Array, weight: Array) -> int:
-    """Threads for as many multiplications as each output takes with groups, or about so."""
-    return workers.shares(dy.size * max(1, weight.size // len(weight)), LEAST_PRODUCT)
+def _shares(dy: Array, weight: Shape) -> int:
+    """Threads for a convolution with so many outputs and filters of this shape."""
+    return workers.shares(dy.size * math.prod(weight[1:]), LEAST_PRODUCT)
 
 
 def _turned(window: Window) -> Window | None:
