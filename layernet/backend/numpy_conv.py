@@ -150,7 +150,9 @@ class _Columns:
         if window == Window((1, 1)):  # the columns are the image
             yield from ((strip, x[strip.images, strip.rows].reshape(-1, self.depth)) for strip in chosen)
             return
-        images, rows = (max((strip.shape[axis] for strip in chosen), default=0) for axis in (0, 1))
+        if not chosen:  # a batch of no images
+            return
+        images, rows = (max(strip.shape[axis] for strip in chosen) for axis in (0, 1))
         room = np.empty((images * rows * self.size[1], self.depth), dtype=x.dtype)
         (above, _), (left, right) = window.padding
         canvas = None
