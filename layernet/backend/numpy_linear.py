@@ -15,9 +15,10 @@ from layernet.backend.reference.linear import LinearOps
 class NumpyLinearOps(LinearOps, NumpyChannelOps):
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """a @ b for matrices or stacks of matrices, in stretches of its longest axis."""
-        if min(a.ndim, b.ndim) < 2:
+        stacks = {a.shape[:-2], b.shape[:-2]} - {()}
+        if min(a.ndim, b.ndim) < 2 or len(stacks) > 1:
             return np.matmul(a, b, out=out)
-        shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+        shape = (*(stacks.pop() if stacks else ()), a.shape[-2], b.shape[-1])
         shares = workers.shares(int(np.prod(shape)) * a.shape[-1], LEAST_PRODUCT)
         if shares == 1:
             return np.matmul(a, b, out=out)
