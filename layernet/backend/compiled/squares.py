@@ -9,11 +9,12 @@ from numba.extending import intrinsic
 from layernet.backend.compiled.simd import _INT32, _INT64, _VECTOR, LANES, _constant, _fma, _pointer
 
 
-def transform(matrix):
+def transform(matrix, cut=False):
     """The intrinsic (source, row, column, target, target_row, target_column) that stores M X M^T.
 
     X is a square of vectors, its rows `row` and its columns `column` bytes apart; the result likewise. The matrix is a
-    tuple of rows.
+    tuple of rows. With `cut` it takes (..., inside, zeros) too: row i of X is there where bit i of `inside` is set,
+    column j where bit j + 8 is; what is not there is read from `zeros`, the address of a vector of them.
     """
     outs, ins = len(matrix), len(matrix[0])
 
@@ -32,33 +33,43 @@ def transform(matrix):
                 result = _fma(builder, _constant(weight), vector, result)
         return result
 
+    def generate(context, builder, signature, values):
+        source, row, column, target, target_row, target_column, *rest = values
+        inside, zeros = rest or (None, None)
+
+        def at(base, i, down, j, right):
+            return builder.add(base, builder.add(builder.mul(down, _INT64(i)), builder.mul(right, _INT64(j))))
+
+        def bit(number):
+            return builder.trunc(builder.lshr(inside, _INT64(number)), ir.IntType(1))
+
+        def where(i, j):
+            there = at(source, i, row, j, column)
+            return builder.select(builder.and_(bit(i), bit(j + 8)), there, zeros) if cut else there
+
+        halves = []
+        for j in range(ins):
+            line = [builder.load(_pointer(builder, where(i, j), _VECTOR), align=4) for i in range(ins)]
+            halves.append([combine(builder, weights, line) for weights in matrix])
+        for i in range(outs):
+            line = [halves[j][i] for j in range(ins)]
+            for j in range(outs):
+                builder.store(
+                    combine(builder, matrix[j], line),
+                    _pointer(builder, at(target, i, target_row, j, target_column), _VECTOR),
+                    align=4,
+                )
+        return context.get_dummy_value()
+
     @intrinsic
     def apply(typingctx, source, row, column, target, target_row, target_column):
-        def generate(context, builder, signature, values):
-            source, row, column, target, target_row, target_column = values
-
-            def at(base, i, down, j, right):
-                return builder.add(base, builder.add(builder.mul(down, _INT64(i)), builder.mul(right, _INT64(j))))
-
-            halves = []
-            for j in range(ins):
-                line = [
-                    builder.load(_pointer(builder, at(source, i, row, j, column), _VECTOR), align=4) for i in range(ins)
-                ]
-                halves.append([combine(builder, weights, line) for weights in matrix])
-            for i in range(outs):
-                line = [halves[j][i] for j in range(ins)]
-                for j in range(outs):
-                    builder.store(
-                        combine(builder, matrix[j], line),
-                        _pointer(builder, at(target, i, target_row, j, target_column), _VECTOR),
-                        align=4,
-                    )
-            return context.get_dummy_value()
-
         return types.void(*[types.intp] * 6), generate
 
-    return apply
+    @intrinsic
+    def apply_cut(typingctx, source, row, column, target, target_row, target_column, inside, zeros):
+        return types.void(*[types.intp] * 8), generate
+
+    return apply_cut if cut else apply
 
 
 @intrinsic
