@@ -1,12 +1,13 @@
-"""Squares of vectors: M X M^T for a fixed matrix, and transposition."""
+"""Squares of vectors: M X M^T for a fixed matrix, products with rows, and transposition."""
 
 from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from layernet.backend.compiled.simd import _INT32, _INT64, _VECTOR, LANES, _constant, _fma, _pointer
+from layernet.backend.compiled.simd import _FLOAT, _INT32, _INT64, _VECTOR, LANES, _constant, _fma, _pointer, _splat
 
 
 def transform(matrix, cut=False):
@@ -70,6 +71,34 @@ def transform(matrix, cut=False):
         return types.void(*[types.intp] * 8), generate
 
     return apply_cut if cut else apply
+
+
+STEADY = LANES == 16
+"""Whether the registers hold a square of LANES x LANES and have room to work: AVX-512 has twice as many as others."""
+
+
+@intrinsic
+def multiply_by_square(typingctx, rows, square, target, pitch, count):
+    """Store `count` rows of LANES floats times a square, held in registers meanwhile; rows are `pitch` bytes apart."""
+
+    def generate(context, builder, signature, values):
+        rows, square, target, pitch, count = values
+
+        def vector(base, i):
+            return _pointer(builder, builder.add(base, _INT64(4 * LANES * i)), _VECTOR)
+
+        held = [builder.load(vector(square, i), align=4) for i in range(LANES)]
+        with cgutils.for_range(builder, count) as loop:
+            at = builder.mul(loop.index, pitch)
+            row = builder.add(rows, at)
+            sums = [_constant(0.0)] * 2  # two chains: each waits for itself
+            for i in range(LANES):
+                number = builder.load(_pointer(builder, builder.add(row, _INT64(4 * i)), _FLOAT), align=4)
+                sums[i % 2] = _fma(builder, _splat(builder, number), held[i], sums[i % 2])
+            builder.store(builder.fadd(*sums), vector(builder.add(target, at), 0), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5), generate
 
 
 @intrinsic

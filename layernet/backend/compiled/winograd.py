@@ -25,6 +25,7 @@ from layernet.backend.compiled.simd import (
     store_first,
     tile,
 )
+from layernet.backend.compiled.squares import STEADY, multiply_by_square
 from layernet.backend.compiled.winograd_filters import crosswise_filters, filter_room, transform_filters, turned_filters
 
 BLOCK_BYTES = 400_000
@@ -110,6 +111,9 @@ def _convolve(arguments, task):
             prefetch_tiles(
                 y, begin + ahead, begin + after, down, across, out_height, out_width, outs, 0, True
             )  # fmt: skip
+            if STEADY and ins == LANES and panel_width == LANES:
+                multiply_by_square(v + f * v_step, u + f * u_step, products + f * m_step, in_pitch, count)
+                continue
             for panel in range(panels):
                 b = u + f * u_step + panel * ins * panel_width * 4
                 c = products + f * m_step + panel * panel_width * 4
