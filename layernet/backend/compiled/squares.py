@@ -10,6 +10,23 @@ from numba.extending import intrinsic
 from layernet.backend.compiled.simd import _FLOAT, _INT32, _INT64, _VECTOR, LANES, _constant, _fma, _pointer, _splat
 
 
+def _mates(matrix):
+    """{row: (its mate, e, o, scale)} for each two rows that are e + scale o and e - scale o, e and o sharing nothing."""
+    found, taken = {}, set()
+    for i, row in enumerate(matrix):
+        for k in range(i + 1, len(matrix)):
+            even = tuple((a + b) / 2 for a, b in zip(row, matrix[k], strict=True))
+            odd = tuple((a - b) / 2 for a, b in zip(row, matrix[k], strict=True))
+            apart = not any(a and b for a, b in zip(even, odd, strict=True))
+            if apart and any(even) and any(odd) and not taken & {i, k}:
+                scale = min(abs(w) for w in odd if w)
+                whole = all((w / scale).is_integer() for w in odd)  # then nothing is rounded by it
+                scale = scale if whole else 1.0
+                found[i] = (k, even, tuple(w / scale for w in odd), scale)
+                taken |= {i, k}
+    return found
+
+
 def transform(matrix, cut=False):
     """The intrinsic (source, row, column, target, target_row, target_column) that stores M X M^T.
 
@@ -34,6 +51,26 @@ def transform(matrix, cut=False):
                 result = _fma(builder, _constant(weight), vector, result)
         return result
 
+    mates = _mates(matrix)
+
+    def product(builder, vectors):
+        """The matrix times a line. Two rows that are e + o and e - o, as those of points p and -p are, share e and o."""
+        results = [None] * outs
+        for i, weights in enumerate(matrix):
+            if results[i] is not None:
+                continue
+            if i not in mates:
+                results[i] = combine(builder, weights, vectors)
+                continue
+            mate, even, odd, scale = mates[i]
+            e, o = combine(builder, even, vectors), combine(builder, odd, vectors)
+            if scale == 1:
+                results[i], results[mate] = builder.fadd(e, o), builder.fsub(e, o)
+            else:
+                results[i] = _fma(builder, _constant(scale), o, e)
+                results[mate] = _fma(builder, _constant(-scale), o, e)
+        return results
+
     def generate(context, builder, signature, values):
         source, row, column, target, target_row, target_column, *rest = values
         inside, zeros = rest or (None, None)
@@ -51,12 +88,12 @@ def transform(matrix, cut=False):
         halves = []
         for j in range(ins):
             line = [builder.load(_pointer(builder, where(i, j), _VECTOR), align=4) for i in range(ins)]
-            halves.append([combine(builder, weights, line) for weights in matrix])
+            halves.append(product(builder, line))
         for i in range(outs):
             line = [halves[j][i] for j in range(ins)]
-            for j in range(outs):
+            for j, value in enumerate(product(builder, line)):
                 builder.store(
-                    combine(builder, matrix[j], line),
+                    value,
                     _pointer(builder, at(target, i, target_row, j, target_column), _VECTOR),
                     align=4,
                 )
