@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from layernet.backend import Array
+from layernet.backend.compiled.arrays import empty
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.simd import (
     BYTES,
@@ -235,7 +236,7 @@ def moments(x: Array) -> tuple[Array, Array]:
 def scale(x: Array, scale: Array, shift: Array, relu: bool = False, shortcut: Array | None = None) -> Array:
     """x scale + shift, with a value of each a channel; plus a shortcut; not below 0 where `relu` is set."""
     view = Rows.of(x)
-    y = np.empty_like(x)
+    y = empty(x.shape)
     scales, shifts = view.spread(scale), view.spread(shift)
     launch(
         _scale, x, view.rows, view.columns, scales, shifts,
@@ -255,7 +256,7 @@ def gradient_sums(
     view = Rows.of(x)
     sums = np.zeros((threads(), 2, view.columns), dtype=np.float32)
     relu = _FROM_Y if y is not None else _FROM_X if line else 0
-    dz = dy if y is None else np.empty_like(dy)
+    dz = dy if y is None else empty(dy.shape)
     vectors = [view.spread(v) for v in (mean, *(line or (mean, mean)))]
     launch(_gradient_sums, x, dy, y, view.rows, view.columns, *vectors, relu, sums, dz, threads())
     return view.gather(sums[:, 0]), view.gather(sums[:, 1]), dz
@@ -266,7 +267,7 @@ def gradient(
 ) -> Array:
     """scale dz + slope x + rest; with `shift`, of dz where x scale + shift > 0."""
     view = Rows.of(x)
-    dx = np.empty_like(x)
+    dx = empty(x.shape)
     vectors: list[Any] = [view.spread(v) for v in (scale, slope, rest)]
     shifts = None if shift is None else view.spread(shift)
     launch(_gradient, x, dz, view.rows, view.columns, *vectors, shifts, dx, threads())
