@@ -262,9 +262,7 @@ def gradient_sums(
     return view.gather(sums[:, 0]), view.gather(sums[:, 1]), dz
 
 
-def gradient(
-    x: Array, dz: Array, scale: Array, slope: Array, rest: Array, shift: Array | None = None
-) -> Array:
+def gradient(x: Array, dz: Array, scale: Array, slope: Array, rest: Array, shift: Array | None = None) -> Array:
     """scale dz + slope x + rest; with `shift`, of dz where x scale + shift > 0."""
     view = Rows.of(x)
     dx = empty(x.shape)

@@ -11,8 +11,9 @@ from layernet.backend.compiled.simd import _FLOAT, _INT32, _INT64, _VECTOR, LANE
 
 
 def _mates(matrix):
-    """{row: (its mate, e, o, scale)} for each two rows that are e + scale o and e - scale o, e and o sharing nothing."""
-    found, taken = {}, set()
+    """{row: (its mate, e, o, scale)} for two rows that are e + scale o and e - scale o, e and o sharing no column."""
+    found = {}
+    taken: set[int] = set()
     for i, row in enumerate(matrix):
         for k in range(i + 1, len(matrix)):
             even = tuple((a + b) / 2 for a, b in zip(row, matrix[k], strict=True))
@@ -54,7 +55,7 @@ def transform(matrix, cut=False):
     mates = _mates(matrix)
 
     def product(builder, vectors):
-        """The matrix times a line. Two rows that are e + o and e - o, as those of points p and -p are, share e and o."""
+        """The matrix times a line. Rows that are e + o and e - o, as those of points p and -p are, share e and o."""
         results = [None] * outs
         for i, weights in enumerate(matrix):
             if results[i] is not None:

@@ -7,7 +7,16 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled import simd
-from layernet.backend.compiled.filtering import INPUT, NEAR, OUTPUT, SIDE, TRANSFORMS, place, prefetch_tiles, spread_window
+from layernet.backend.compiled.filtering import (
+    INPUT,
+    NEAR,
+    OUTPUT,
+    SIDE,
+    TRANSFORMS,
+    place,
+    prefetch_tiles,
+    spread_window,
+)
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.product import offsets
 from layernet.backend.compiled.simd import (

@@ -8,7 +8,17 @@ from layernet.backend import Array
 from layernet.backend.compiled import simd
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct_gradient import add_parts
-from layernet.backend.compiled.filtering import GATHER, INPUT, NEAR, SIDE, SPREAD, TRANSFORMS, place, prefetch_tiles, spread_window
+from layernet.backend.compiled.filtering import (
+    GATHER,
+    INPUT,
+    NEAR,
+    SIDE,
+    SPREAD,
+    TRANSFORMS,
+    place,
+    prefetch_tiles,
+    spread_window,
+)
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.product import offsets
 from layernet.backend.compiled.simd import (
@@ -148,7 +158,9 @@ def _transform_back(arguments, task):
     first, last = split(outs, task, tasks)
     for o in range(first, last):
         for c in range(0, ins, LANES):
-            simd.run(transform, GATHER, du + o * du_pitch + c * 4, a * du_step, du_step, spare, r * BYTES, BYTES, 1, 0, 0)
+            simd.run(
+                transform, GATHER, du + o * du_pitch + c * 4, a * du_step, du_step, spare, r * BYTES, BYTES, 1, 0, 0
+            )
             for i in range(r * r):
                 store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
 
