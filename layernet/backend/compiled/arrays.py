@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.compiled.launch import address
 
 
 def takes(*arrays: Array | None) -> bool:
@@ -25,17 +22,3 @@ def gradient(dy: Array, shape: Shape) -> Array:
     if dy.shape != shape:
         raise ValueError(f"a gradient of shape {dy.shape} for an output of shape {shape}")
     return np.ascontiguousarray(dy, dtype=np.float32)
-
-
-_LARGE = 1 << 16
-"""Bytes from which on an array is worth being put on a cache line."""
-
-
-def empty(shape: Shape) -> Array:
-    """A new float32 array that begins a cache line where it is large: a vector then lies in one line, not in two."""
-    size = 4 * math.prod(shape)
-    if size < _LARGE:
-        return np.empty(shape, dtype=np.float32)
-    room = np.empty(size + 64, dtype=np.uint8)
-    start = -address(room) % 64
-    return room[start : start + size].view(np.float32).reshape(shape)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.arrays import empty
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.norm import BLOCK, Rows
 from layernet.backend.compiled.simd import (
@@ -29,7 +28,7 @@ def _relu(arguments, task):
 
 
 def relu(x: Array) -> Array:
-    y = empty(x.shape)
+    y = np.empty_like(x)
     launch(_relu, x, x.size, y, threads())
     return y
 
@@ -59,7 +58,7 @@ def _relu_gradient(arguments, task):
 
 def relu_gradient(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0."""
-    dz = empty(dy.shape)
+    dz = np.empty_like(dy)
     view = Rows.of(dy)
     launch(_relu_gradient, dy, y, view.rows, view.columns, dz, 0, threads())
     return dz
@@ -75,7 +74,7 @@ def channel_sum(a: Array) -> Array:
 
 def relu_gradient_and_sum(dy: Array, y: Array) -> tuple[Array, Array]:
     """(dy where y > 0, its sum over all but the last axis), in one pass."""
-    dz = empty(dy.shape)
+    dz = np.empty_like(dy)
     view = Rows.of(dy)
     sums = np.zeros((threads(), view.columns), dtype=np.float32)
     launch(_relu_gradient, dy, y, view.rows, view.columns, dz, sums, threads())
@@ -93,6 +92,6 @@ def _add(arguments, task):
 
 def add(a: Array, b: Array, out: Array | None = None) -> Array:
     """a + b, in `out` where that is given; it may be a or b."""
-    y = empty(a.shape) if out is None else out
+    y = np.empty_like(a) if out is None else out
     launch(_add, a, b, a.size, y, threads())
     return y

@@ -14,7 +14,6 @@ import numpy as np
 from numba import njit
 
 from layernet.backend import Array
-from layernet.backend.compiled.arrays import empty
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.simd import (
     BYTES,
@@ -236,7 +235,7 @@ def moments(x: Array) -> tuple[Array, Array]:
 def scale(x: Array, scale: Array, shift: Array, relu: bool = False, shortcut: Array | None = None) -> Array:
     """x scale + shift, with a value of each a channel; plus a shortcut; not below 0 where `relu` is set."""
     view = Rows.of(x)
-    y = empty(x.shape)
+    y = np.empty_like(x)
     scales, shifts = view.spread(scale), view.spread(shift)
     launch(
         _scale, x, view.rows, view.columns, scales, shifts,
@@ -256,7 +255,7 @@ def gradient_sums(
     view = Rows.of(x)
     sums = np.zeros((threads(), 2, view.columns), dtype=np.float32)
     relu = _FROM_Y if y is not None else _FROM_X if line else 0
-    dz = dy if y is None else empty(dy.shape)
+    dz = dy if y is None else np.empty_like(dy)
     vectors = [view.spread(v) for v in (mean, *(line or (mean, mean)))]
     launch(_gradient_sums, x, dy, y, view.rows, view.columns, *vectors, relu, sums, dz, threads())
     return view.gather(sums[:, 0]), view.gather(sums[:, 1]), dz
@@ -265,7 +264,7 @@ def gradient_sums(
 def gradient(x: Array, dz: Array, scale: Array, slope: Array, rest: Array, shift: Array | None = None) -> Array:
     """scale dz + slope x + rest; with `shift`, of dz where x scale + shift > 0."""
     view = Rows.of(x)
-    dx = empty(x.shape)
+    dx = np.empty_like(x)
     vectors: list[Any] = [view.spread(v) for v in (scale, slope, rest)]
     shifts = None if shift is None else view.spread(shift)
     launch(_gradient, x, dz, view.rows, view.columns, *vectors, shifts, dx, threads())

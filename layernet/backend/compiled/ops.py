@@ -10,7 +10,7 @@ from layernet.backend import Array
 from layernet.backend.compiled import direct, direct_gradient, elementwise, norm, product, winograd, winograd_gradient
 from layernet.backend.compiled.activation import CompiledActivationOps
 from layernet.backend.compiled.arithmetic import CompiledArithmeticOps
-from layernet.backend.compiled.arrays import by_channel, empty, gradient, takes
+from layernet.backend.compiled.arrays import by_channel, gradient, takes
 from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
 from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
@@ -79,7 +79,7 @@ class CompiledOps(
         return *gradients, db.astype(dz.dtype) if need_db else None
 
     def _conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, relu: bool) -> Array:
-        y = empty((len(x), *window.out_size(x.shape[1:3]), len(weight)))
+        y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=x.dtype)
         bias = _row(bias)
         if self._by_winograd(weight.shape[3], window) and y.size > len(weight) * product.FEW:
             winograd.convolve(x, weight, bias, _corner(window), y, relu)
@@ -90,7 +90,7 @@ class CompiledOps(
     def _conv2d_gradients(
         self, dy: Array, x: Array, weight: Array, window: Window, need_dx: bool, need_dw: bool
     ) -> tuple[Array | None, Array | None]:
-        dx = empty(x.shape) if need_dx else None
+        dx = np.empty_like(x) if need_dx else None
         dw = np.empty_like(weight) if need_dw else None
         fast = self._by_winograd(weight.shape[3], window)
         if dx is not None:

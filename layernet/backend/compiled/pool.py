@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.compiled.arrays import empty, gradient, takes
+from layernet.backend.compiled.arrays import gradient, takes
 from layernet.backend.compiled.lanes import store_bytes, where_beats, where_byte, window_peak, window_sum
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.simd import LANES, fma, load_first, load_float, load_int, splat, store_first
@@ -235,7 +235,7 @@ def maximum(x: Array, window: Window, keep: bool = True) -> tuple[Array, Array]:
     """(y, the winning tap of each place, its rows of channels padded to whole vectors; empty where not kept)."""
     n, height, width, channels = x.shape
     rows, columns, _, _ = geometry(window, (height, width))
-    y = empty((n, len(rows.pixel), len(columns.pixel), channels))
+    y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
     pitch = -(-channels // LANES) * LANES
     winners = np.empty((*y.shape[:3], pitch) if keep else 0, dtype=np.uint8)
     launch(
@@ -247,7 +247,7 @@ def maximum(x: Array, window: Window, keep: bool = True) -> tuple[Array, Array]:
 
 def maximum_gradient(dy: Array, winners: Array, shape: Shape, window: Window) -> Array:
     n, height, width, channels = shape
-    dx = empty(shape)
+    dx = np.empty(shape, dtype=np.float32)
     (kh, kw), (out_height, out_width) = window.kernel, dy.shape[1:3]
     if window == Window((kh, kw), (kh, kw)) and (height, width) == (kh * out_height, kw * out_width):
         launch(
@@ -267,7 +267,7 @@ def average(x: Array, window: Window, shares: Array) -> Array:
     """The sum over each window times its place's share (rows of places, columns of places)."""
     n, height, width, channels = x.shape
     rows, columns, _, _ = geometry(window, (height, width))
-    y = empty((n, len(rows.pixel), len(columns.pixel), channels))
+    y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
     launch(
         _average, x, n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
         *rows, *columns, shares, y, threads(),
@@ -278,7 +278,7 @@ def average(x: Array, window: Window, shares: Array) -> Array:
 def average_gradient(dy: Array, shape: Shape, window: Window, shares: Array) -> Array:
     n, height, width, channels = shape
     _, _, rows, columns = geometry(window, (height, width))
-    dx = empty(shape)
+    dx = np.empty(shape, dtype=np.float32)
     launch(
         _average_gradient, dy, n, height, width, channels, *dy.shape[1:3], *rows[:2],
         *columns[:2], shares, dx, threads(),
