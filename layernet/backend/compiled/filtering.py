@@ -152,8 +152,8 @@ def place(index, down, across, m):
 @njit(inline="always")
 def taps_inside(first, size, length):
     """Of `size` pixels from the first on, those in an image of `length`: one bit each."""
-    before, after = max(0, -first), max(0, first + size - length)
-    return ((1 << max(0, size - after)) - 1) & ~((1 << before) - 1)
+    before, after = min(size, max(0, -first)), min(size, max(0, first + size - length))
+    return ((1 << (size - after)) - 1) & ~((1 << before) - 1)
 
 
 @njit
