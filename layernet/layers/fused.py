@@ -128,9 +128,9 @@ class ResidualReLU(Step):
         if dx is None or more is None:
             return more if dx is None else dx
         if more is aside and more is not dy:  # made here, and nobody else has seen it
-            more += dx
+            ctx.ops.add_to(more, dx)
             return more
-        return dx + more
+        return ctx.ops.add(dx, more)
 
 
 class PoolReLU(Step):

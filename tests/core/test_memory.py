@@ -145,7 +145,7 @@ def test_recomputing_takes_less_memory_to_the_same_gradients(plan, kernels):
     assert len(grads[0]) == len(grads[1]) > 30
     assert all((a == b).all() for a, b in zip(*grads, strict=True))
     (kept_plain, peak_plain), (kept_again, peak_again) = (traced(each, 8, backward=True) for each in (plain, again))
-    assert kept_again < 0.35 * kept_plain
+    assert kept_again < 0.4 * kept_plain
     assert peak_again < 0.6 * peak_plain  # of one block at a time, beside the inputs of all
 
 

@@ -11,3 +11,9 @@ from layernet.backend.reference.arithmetic import ArithmeticOps
 class CompiledArithmeticOps(ArithmeticOps):
     def add(self, a: Array, b: Array) -> Array:
         return elementwise.add(a, b) if takes(a, b) and a.shape == b.shape else super().add(a, b)
+
+    def add_to(self, a: Array, b: Array) -> None:
+        if takes(a, b) and a.shape == b.shape:
+            elementwise.add(a, b, a)
+        else:
+            super().add_to(a, b)

@@ -90,7 +90,8 @@ def _add(arguments, task):
         store_first(y + at, load_first(a + at, left) + load_first(b + at, left), left)
 
 
-def add(a: Array, b: Array) -> Array:
-    y = np.empty_like(a)
+def add(a: Array, b: Array, out: Array | None = None) -> Array:
+    """a + b, in `out` where that is given; it may be a or b."""
+    y = np.empty_like(a) if out is None else out
     launch(_add, a, b, a.size, y, threads())
     return y

@@ -115,16 +115,21 @@ def store_int(builder, address, value):
     builder.store(value, _pointer(builder, address, _INT64), align=8)
 
 
+def _ask(builder, address, writes):
+    arguments = [_pointer(builder, address, ir.IntType(8)), _INT32(writes), _INT32(2), _INT32(1)]
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), arguments)
+
+
 @_operation(types.void, types.intp)
 def prefetch(builder, address):
     """Ask for the cache line at an address, which need not be valid, without waiting for it."""
-    byte = ir.IntType(8).as_pointer()
-    _call(
-        builder,
-        "llvm.prefetch.p0",
-        ir.VoidType(),
-        [builder.inttoptr(address, byte), _INT32(0), _INT32(2), _INT32(1)],
-    )
+    _ask(builder, address, 0)
+
+
+@_operation(types.void, types.intp)
+def prefetch_to_write(builder, address):
+    """The same for a line that will be written."""
+    _ask(builder, address, 1)
 
 
 def taps_in_line(taps: int):

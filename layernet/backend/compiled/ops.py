@@ -248,33 +248,41 @@ class CompiledOps(
         scale = rstd if weight is None else rstd * weight
         shift = -mean * scale if bias is None else bias - mean * scale
         y = norm.scale(x, scale, shift, relu, shortcut)
-        res = _Normalised(x, y if relu else None, mean, rstd, scale, shortcut is not None)
-        return y, mean.astype(x.dtype), var.astype(x.dtype), res
+        return y, mean.astype(x.dtype), var.astype(x.dtype), _kept(x, y, mean, rstd, scale, shift, relu, shortcut)
 
     def _batch_norm_gradients(
         self, dy: Array, res: _Normalised, need_dx: bool
     ) -> tuple[Array | None, Array, Array, Array]:
         dy = gradient(dy, res.x.shape)
-        x, y, mean, rstd, scale = res.x, res.y, res.mean, res.rstd, res.scale
-        db, dot, dz = norm.gradient_sums(x, dy, y, mean)
+        x, y, mean, rstd, scale, shift = res
+        db, dot, dz = norm.gradient_sums(x, dy, mean, y, None if shift is None else (scale, shift))
         dx = None
         if need_dx:
             count = x.size // x.shape[-1]
             slope = -scale * rstd * rstd * dot / count
-            ours = dz is not dy and not res.shortcut
-            dx = norm.gradient(x, dz, scale, slope, -scale * db / count - slope * mean, overwrite=ours)
+            dx = norm.gradient(x, dz, scale, slope, -scale * db / count - slope * mean, shift)
         return dx, (dot * rstd).astype(dy.dtype), db.astype(dy.dtype), dz
 
 
 class _Normalised(NamedTuple):
-    """What batch norm keeps: its input, its output where a ReLU made it, and per channel mean, 1 / std and scale."""
+    """What batch norm keeps: its input, and per channel mean, 1 / std and scale.
+
+    For a ReLU behind it also the shift, from which x tells what was above 0; or y where a shortcut was added.
+    """
 
     x: Array
     y: Array | None
     mean: Array
     rstd: Array
     scale: Array
-    shortcut: bool
+    shift: Array | None
+
+
+def _kept(
+    x: Array, y: Array, mean: Array, rstd: Array, scale: Array, shift: Array, relu: bool, shortcut: Array | None
+) -> _Normalised:
+    plain = shortcut is None
+    return _Normalised(x, y if relu and not plain else None, mean, rstd, scale, shift if relu and plain else None)
 
 
 def _norm_given(
@@ -295,7 +303,7 @@ def _norm_given(
     scale = rstd if weight is None else rstd * weight
     shift = -mean * scale if bias is None else bias - mean * scale
     y = norm.scale(x, scale, shift, relu, shortcut)
-    return y, _Normalised(x, y if relu else None, mean, rstd, scale, shortcut is not None)
+    return y, _kept(x, y, mean, rstd, scale, shift, relu, shortcut)
 
 
 def _norm_given_gradients(
@@ -305,11 +313,12 @@ def _norm_given_gradients(
     dx = dw = db = None
     dz = dy
     if need_sums or res.y is not None:
-        sums, dots, dz = norm.gradient_sums(res.x, dy, res.y, res.mean)
+        line = None if res.shift is None else (res.scale, res.shift)
+        sums, dots, dz = norm.gradient_sums(res.x, dy, res.mean, res.y, line)
         dw, db = (dots * res.rstd).astype(dy.dtype), sums.astype(dy.dtype)
     if need_dx:
         none = np.zeros_like(res.scale)
-        dx = norm.gradient(res.x, dz, res.scale, none, none, overwrite=dz is not dy and not res.shortcut)
+        dx = norm.gradient(res.x, dz, res.scale, none, none, res.shift)
     return dx, dw, db, dz
 
 

@@ -424,12 +424,12 @@ narrow_tile = _tile(NARROW_ROWS, 1)
 
 
 @intrinsic
-def run(typingctx, routine, a0, a1, a2, a3, a4, a5, a6, a7):
-    """Call a routine of eight integers by its address."""
+def run(typingctx, routine, a0, a1, a2, a3, a4, a5, a6, a7, a8, a9):
+    """Call a routine of ten integers by its address."""
 
     def generate(context, builder, signature, values):
-        function = ir.FunctionType(ir.VoidType(), [_INT64] * 8)
+        function = ir.FunctionType(ir.VoidType(), [_INT64] * 10)
         builder.call(builder.inttoptr(values[0], function.as_pointer()), values[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 9), generate
+    return types.void(*[types.intp] * 11), generate

@@ -7,7 +7,16 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled import simd
-from layernet.backend.compiled.filtering import INPUT, OUTPUT, SIDE, TRANSFORMS, place, spread_window
+from layernet.backend.compiled.filtering import (
+    INPUT,
+    NEAR,
+    OUTPUT,
+    SIDE,
+    TRANSFORMS,
+    place,
+    prefetch_tiles,
+    spread_window,
+)
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.product import offsets
 from layernet.backend.compiled.simd import (
@@ -25,12 +34,13 @@ from layernet.backend.compiled.simd import (
     store_first,
     tile,
 )
+from layernet.backend.compiled.squares import STEADY, multiply_by_square
 from layernet.backend.compiled.winograd_filters import crosswise_filters, filter_room, transform_filters, turned_filters
 
-BLOCK_BYTES = 600_000
+BLOCK_BYTES = 400_000
 """What a block of transformed tiles takes, inputs and outputs: it should stay in the level-2 cache."""
 
-BLOCK_ROWS = 96
+BLOCK_ROWS = 48
 """Tiles in a block at most."""
 
 PANEL_TILES = 512
@@ -41,15 +51,24 @@ FILTER_BYTES = 4 << 20
 
 
 @njit
-def _finish(transform, a, products, m_step, index, y, bias, floor, out_height, out_width, outs, begin, end, spare):
+def _finish(transform, a, products, m_step, index, y, bias, relu, out_height, out_width, outs, begin, end, spare):
     """Transform a tile's products back and store what lies in the image, for channels `begin` to before `end`."""
     n, i, j = place(index, (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE, SIDE)
     vectors = (end - begin + LANES - 1) // LANES
+    plain = not bias and not relu
+    rows, columns = min(SIDE, out_height - i), min(SIDE, out_width - j)
+    if plain and rows == SIDE and columns == SIDE and end % LANES == 0:
+        target = y + ((n * out_height + i) * out_width + j) * outs * 4 + begin * 4
+        simd.run(
+            transform, OUTPUT, products, a * m_step, m_step, target, out_width * outs * 4, outs * 4, vectors, 0, 0
+        )  # fmt: skip
+        return
     simd.run(
-        transform, OUTPUT, products, a * m_step, m_step, spare, SIDE * vectors * BYTES, vectors * BYTES, vectors
+        transform, OUTPUT, products, a * m_step, m_step, spare, SIDE * vectors * BYTES, vectors * BYTES, vectors, 0, 0
     )  # fmt: skip
-    for p in range(min(SIDE, out_height - i)):
-        for q in range(min(SIDE, out_width - j)):
+    floor = splat(np.float32(0)) if relu else splat(np.float32(-np.inf))
+    for p in range(rows):
+        for q in range(columns):
             source = spare + (p * SIDE + q) * vectors * BYTES
             target = y + ((n * out_height + i + p) * out_width + j + q) * outs * 4
             for c in range(begin, end, LANES):
@@ -74,23 +93,36 @@ def _convolve(arguments, task):
     out_pitch = panels * panel_width * 4
     v_step, m_step = block * in_pitch + 64, block * out_pitch + 64
     spare = slab + task * slab_size
-    v = spare + a * a * in_pitch
+    v = spare + BYTES + a * a * in_pitch
+    store(spare, splat(np.float32(0)))
     products = v + a * a * v_step
     finished = products + a * a * m_step
     rows = TILE_ROWS if panel_width == TILE_COLUMNS else NARROW_ROWS
     down, across = (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE
-    zero = splat(np.float32(0))
-    floor = zero if relu else splat(np.float32(-np.inf))
     start, stop = split(images * down * across, task, tasks)
     for begin in range(start, stop, block):
         count = min(block, stop - begin)
         for t in range(count):
+            if ins > LANES and t + NEAR < count:
+                ahead = begin + t + NEAR
+                prefetch_tiles(x, ahead, ahead + 1, down, across, height, width, ins, a - SIDE - top, False)
             n, i, j = place(begin + t, down, across, SIDE)
             image = x + n * height * width * ins * 4
             spread_window(
                 transform, INPUT, a, image, i - top, j - left, height, width, ins, spare, v + t * in_pitch, v_step, a
             )
+        waiting = min(block, stop - begin - count)
         for f in range(a * a):
+            ahead, after = split(waiting, f, a * a)
+            first = begin + count
+            prefetch_tiles(x, first + ahead, first + after, down, across, height, width, ins, a - SIDE - top, False)
+            ahead, after = split(count, f, a * a)
+            prefetch_tiles(
+                y, begin + ahead, begin + after, down, across, out_height, out_width, outs, 0, True
+            )  # fmt: skip
+            if STEADY and ins == LANES and panel_width == LANES:
+                multiply_by_square(v + f * v_step, u + f * u_step, products + f * m_step, in_pitch, count)
+                continue
             for panel in range(panels):
                 b = u + f * u_step + panel * ins * panel_width * 4
                 c = products + f * m_step + panel * panel_width * 4
@@ -106,8 +138,11 @@ def _convolve(arguments, task):
                             c + t * out_pitch, c_rows, 0, panel_width, 0,
                         )  # fmt: skip
         for t in range(count):
+            if outs > LANES and t + NEAR < count:
+                ahead = begin + t + NEAR
+                prefetch_tiles(y, ahead, ahead + 1, down, across, out_height, out_width, outs, 0, True)
             _finish(
-                transform, a, products + t * out_pitch, m_step, begin + t, y, bias, floor,
+                transform, a, products + t * out_pitch, m_step, begin + t, y, bias, relu,
                 out_height, out_width, outs, 0, outs, finished,
             )  # fmt: skip
 
@@ -119,12 +154,14 @@ def _transform_inputs(arguments, task):
         arguments, 16
     )
     pitch = (ins + LANES - 1) // LANES * BYTES
+    spare = slab + task * slab_size
+    store(spare, splat(np.float32(0)))
     first, last = split(tiles, task, tasks)
     for t in range(first, last):
         n, i, j = place(t, down, across, SIDE)
         image = x + n * height * width * ins * 4
         spread_window(
-            transform, INPUT, a, image, i - top, j - left, height, width, ins, slab + task * slab_size,
+            transform, INPUT, a, image, i - top, j - left, height, width, ins, spare,
             v + t * pitch, v_step, a,
         )  # fmt: skip
 
@@ -141,8 +178,6 @@ def _convolve_panels(arguments, task):
     u_step = depth_block * TILE_COLUMNS * 4 + 64
     products = u + a * a * u_step
     spare = products + a * a * m_step
-    zero = splat(np.float32(0))
-    floor = zero if relu else splat(np.float32(-np.inf))
     first, last = split(panels, task, tasks)
     for panel in range(first, last):
         column = panel * TILE_COLUMNS
@@ -166,7 +201,7 @@ def _convolve_panels(arguments, task):
                     )  # fmt: skip
         for t in range(tiles):
             _finish(
-                transform, a, products + t * out_pitch, m_step, t, y, bias, floor,
+                transform, a, products + t * out_pitch, m_step, t, y, bias, relu,
                 out_height, out_width, outs, column, min(column + TILE_COLUMNS, outs), spare,
             )  # fmt: skip
 
@@ -207,7 +242,7 @@ def convolve(
     rows = TILE_ROWS if panel_width == TILE_COLUMNS else NARROW_ROWS
     in_pitch, out_pitch = -(-ins // LANES) * BYTES, panels * panel_width * 4
     block = max(rows, min(BLOCK_ROWS, BLOCK_BYTES // (a * a * (in_pitch + out_pitch))) // rows * rows)
-    slab = a * a * (in_pitch + block * (in_pitch + out_pitch) + 128) + SIDE * SIDE * out_pitch
+    slab = BYTES + a * a * (in_pitch + block * (in_pitch + out_pitch) + 128) + SIDE * SIDE * out_pitch
     slab = -(-slab // 64) * 64
     a_rows, c_rows = offsets(rows, in_pitch), offsets(rows, out_pitch)
     launch(
@@ -231,7 +266,7 @@ def _by_panels(
     in_pitch = -(-ins // LANES) * BYTES
     v_step = (tiles + TILE_ROWS) * in_pitch + 64
     v = scratch("chunk", a * a * v_step)
-    window = a * a * in_pitch
+    window = BYTES + a * a * in_pitch
     launch(
         _transform_inputs, transform, a, x, height, width, ins, down, across, *padding, tiles, v, v_step,
         scratch("convolve", threads() * window), window, threads(),

@@ -8,7 +8,17 @@ from layernet.backend import Array
 from layernet.backend.compiled import simd
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct_gradient import add_parts
-from layernet.backend.compiled.filtering import GATHER, INPUT, SIDE, SPREAD, TRANSFORMS, place, spread_window
+from layernet.backend.compiled.filtering import (
+    GATHER,
+    INPUT,
+    NEAR,
+    SIDE,
+    SPREAD,
+    TRANSFORMS,
+    place,
+    prefetch_tiles,
+    spread_window,
+)
 from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
 from layernet.backend.compiled.product import offsets
 from layernet.backend.compiled.simd import (
@@ -43,9 +53,14 @@ def _transform_both(arguments, task):
     ) = unpack(arguments, 21)  # fmt: skip
     in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
     spare = slab + task * slab_size
+    store(spare, splat(np.float32(0)))
     down, across = (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE
     first, last = split(count, task, tasks)
     for t in range(first, last):
+        ahead = begin + t + NEAR
+        after = min(ahead + 1, begin + last)
+        prefetch_tiles(x, ahead, after, down, across, height, width, ins, a - SIDE - top, False)
+        prefetch_tiles(dy, ahead, after, down, across, out_height, out_width, outs, 0, False)
         n, i, j = place(begin + t, down, across, SIDE)
         image, gradient = x + n * height * width * ins * 4, dy + n * out_height * out_width * outs * 4
         spread_window(
@@ -86,6 +101,7 @@ def _accumulate_blocks(arguments, task):
     v = slab + task * slab_size
     z = v + a * a * v_step
     spare = z + a * a * z_step
+    store(spare, splat(np.float32(0)))
     own = du + task * du_size
     down, across = (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE
     first, last = split(tiles, task, tasks)
@@ -95,6 +111,11 @@ def _accumulate_blocks(arguments, task):
     for begin in range(first, last, block):
         count = min(block, last - begin)
         for t in range(count):
+            if max(ins, outs) > LANES:
+                ahead = begin + t + NEAR
+                after = min(ahead + 1, begin + count)
+                prefetch_tiles(x, ahead, after, down, across, height, width, ins, a - SIDE - top, False)
+                prefetch_tiles(dy, ahead, after, down, across, out_height, out_width, outs, 0, False)
             n, i, j = place(begin + t, down, across, SIDE)
             image, gradient = x + n * height * width * ins * 4, dy + n * out_height * out_width * outs * 4
             spread_window(
@@ -116,7 +137,12 @@ def _accumulate_blocks(arguments, task):
                 a,
             )
         start = 0 if begin == first else -1
+        waiting = min(block, last - begin - count)
         for f in range(a * a):
+            ahead, after = split(waiting, f, a * a)
+            after, ahead = begin + count + after, begin + count + ahead
+            prefetch_tiles(x, ahead, after, down, across, height, width, ins, a - SIDE - top, False)
+            prefetch_tiles(dy, ahead, after, down, across, out_height, out_width, outs, 0, False)
             for c in range(0, ins, TILE_COLUMNS):
                 multiply_crosswise(
                     z + f * z_step, 0, out_pitch, a_rows, outs, v + f * v_step + c * 4, 0, in_pitch, 1, count,
@@ -132,7 +158,9 @@ def _transform_back(arguments, task):
     first, last = split(outs, task, tasks)
     for o in range(first, last):
         for c in range(0, ins, LANES):
-            simd.run(transform, GATHER, du + o * du_pitch + c * 4, a * du_step, du_step, spare, r * BYTES, BYTES, 1)
+            simd.run(
+                transform, GATHER, du + o * du_pitch + c * 4, a * du_step, du_step, spare, r * BYTES, BYTES, 1, 0, 0
+            )
             for i in range(r * r):
                 store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
 
@@ -159,7 +187,7 @@ def _multiply_and_transform_back(arguments, task):
         for o in range(o0, min(o0 + TILE_ROWS, outs)):
             for c in range(c0, min(c0 + TILE_COLUMNS, ins), LANES):
                 source = square + (o - o0) * TILE_COLUMNS * 4 + (c - c0) * 4
-                simd.run(transform, GATHER, source, a * square_step, square_step, spare, r * BYTES, BYTES, 1)
+                simd.run(transform, GATHER, source, a * square_step, square_step, spare, r * BYTES, BYTES, 1, 0, 0)
                 for i in range(r * r):
                     store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
 
@@ -175,7 +203,7 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     tiles = n * -(-out_height // SIDE) * -(-out_width // SIDE)
     du_pitch = -(-ins // TILE_COLUMNS) * TILE_COLUMNS * 4
     du_step = outs * du_pitch + 64
-    slab = a * a * max(in_pitch, out_pitch)
+    slab = BYTES + a * a * max(in_pitch, out_pitch)
     a_rows, c_rows = offsets(outs, 4), offsets(outs, du_pitch)
     if a * a * du_step <= OWN_BYTES:
         block = max(8, min(BLOCK_ROWS, OWN_BYTES // (a * a * (in_pitch + out_pitch))))

@@ -10,3 +10,7 @@ class ArithmeticOps(KernelFamily):
     def add(self, a: Array, b: Array) -> Array:
         """a + b of one shape, as a new array."""
         return a + b
+
+    def add_to(self, a: Array, b: Array) -> None:
+        """a += b"""
+        a += b

@@ -20,3 +20,5 @@ def test_add(shape, dtype):
     np.testing.assert_array_equal(y, a + b)
     strided = np.repeat(b, 2, axis=-1)[..., ::2]
     np.testing.assert_array_equal(CompiledOps().add(a, strided), a + b)
+    CompiledOps().add_to(a, strided)
+    np.testing.assert_array_equal(a, y)
