@@ -12,10 +12,13 @@ from layernet.backend.compiled.activation import CompiledActivationOps
 from layernet.backend.compiled.arithmetic import CompiledArithmeticOps
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
 from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
+from layernet.backend.compiled.embedding import CompiledEmbeddingOps
+from layernet.backend.compiled.group_norm import CompiledGroupNormOps
 from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.pool import CompiledPoolOps
 from layernet.backend.compiled.randomness import CompiledRandomOps
+from layernet.backend.compiled.rectifier import CompiledRectifierOps
 from layernet.backend.compiled.rows import CompiledRowOps
 from layernet.backend.compiled.threads import ThreadedOps
 from layernet.backend.compiled.transposed import CompiledGroupedOps
@@ -28,7 +31,10 @@ class CompiledOps(
     CompiledPoolOps,
     CompiledOptimizerOps,
     CompiledActivationOps,
+    CompiledRectifierOps,
+    CompiledEmbeddingOps,
     CompiledRowOps,
+    CompiledGroupNormOps,
     CompiledLocalNormOps,
     CompiledDepthwiseOps,
     CompiledGroupedOps,

@@ -24,6 +24,7 @@ _LEAST = np.float32(-87.3)  # exp of less is 0 here: no denormal numbers
 _MOST = np.float32(88)
 _ZERO, _ONE, _TWO = np.float32(0), np.float32(1), np.float32(2)
 _C2, _C3, _C4, _C5, _C6, _C7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
+_A1, _A2, _A3, _A4, _A5, _A6, _A7 = (np.float32(1 / (2 * k + 1)) for k in range(1, 8))
 _BOUND = np.float32(_ERF32[0])
 _P0, _P1, _P2, _P3, _P4, _P5 = (np.float32(c) for c in _ERF32[1])
 _Q0, _Q1, _Q2, _Q3, _Q4, _Q5 = (np.float32(c) for c in _ERF32[2])
@@ -48,6 +49,27 @@ def exp(x: Any) -> Any:
     """exp(x): 0 below -87.3, no more than exp(88); NaN of NaN."""
     scale, rest = _parts(maximum(minimum(x, splat(_MOST)), splat(_LEAST)))
     return where_greater(splat(_LEAST), x, splat(_ZERO), fma(scale, rest, scale))
+
+
+@njit(inline="always")
+def expm1(x: Any) -> Any:
+    """exp(x) - 1 for x <= 0: 2^n (exp(r) - 1) + (2^n - 1) cancels nowhere."""
+    scale, rest = _parts(maximum(x, splat(_LEAST)))
+    return fma(scale, rest, scale - splat(_ONE))
+
+
+@njit(inline="always")
+def log1p(x: Any) -> Any:
+    """log(1 + x) for x in 0..1: 2 artanh(s) with s = x / (2 + x) <= 1 / 3; what the series leaves out is 2e-9 of it."""
+    s = x / (x + splat(_TWO))
+    z = s * s
+    p = fma(z, splat(_A7), splat(_A6))
+    p = fma(p, z, splat(_A5))
+    p = fma(p, z, splat(_A4))
+    p = fma(p, z, splat(_A3))
+    p = fma(p, z, splat(_A2))
+    p = fma(p, z, splat(_A1))
+    return fma(p * z, s, s) * splat(_TWO)
 
 
 @njit(inline="always")
