@@ -17,3 +17,14 @@ class NumpyOptimizerOps(OptimizerOps):
     def adam_update(self, w: Array, g: Array, m: Array, v: Array, **settings: Any) -> None:
         update = super().adam_update
         passes(w.shape, lambda part: update(w[part], g[part], m[part], v[part], **settings))
+
+    def adagrad_update(self, w: Array, g: Array, v: Array, **settings: Any) -> None:
+        update = super().adagrad_update
+        passes(w.shape, lambda part: update(w[part], g[part], v[part], **settings))
+
+    def average_update(self, average: Array, values: Array, share: float) -> None:
+        update = super().average_update
+        if average.ndim:
+            passes(average.shape, lambda part: update(average[part], values[part], share))
+        else:
+            update(average, values, share)

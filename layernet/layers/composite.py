@@ -185,15 +185,11 @@ class Concat(_Branches):
     def forward(self, x: Array, ctx: Context) -> Array:
         outputs, tapes = self._forward_branches(x, ctx)
         ctx.save(tapes)
-        return ctx.xp.concatenate(outputs, axis=-1)
+        return ctx.ops.concat(outputs)
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         (tapes,) = ctx.saved
-        parts, start = [], 0
-        for branch in self.branches:
-            stop = start + branch.out_shape[-1]
-            parts.append(ctx.xp.ascontiguousarray(dy[..., start:stop]))
-            start = stop
+        parts = ctx.ops.cut(dy, [branch.out_shape[-1] for branch in self.branches])
         return self._backward_branches(tapes, parts, ctx)
 
 

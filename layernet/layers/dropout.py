@@ -29,21 +29,18 @@ class Dropout(Layer):
             return x
         mask = ctx.rng.keep_mask(self._mask_shape(x.shape), 1 - self.p)
         ctx.save(mask)
-        return self._apply(mask, x)
+        return self._apply(mask, x, ctx)
 
     def backward(self, dy: Array, ctx: Context) -> Array:
         (mask,) = ctx.saved
-        return dy if mask is None else self._apply(mask, dy)
+        return dy if mask is None else self._apply(mask, dy, ctx)
 
     def _mask_shape(self, shape: Shape) -> Shape:
         """The shape of the mask for a batch of this shape; what it has 1 of lives or dies together."""
         return shape
 
-    def _apply(self, mask: Array, x: Array) -> Array:
-        y = x * mask
-        if self.p < 1:
-            y *= 1 / (1 - self.p)
-        return y
+    def _apply(self, mask: Array, x: Array, ctx: Context) -> Array:
+        return ctx.ops.drop(x, mask, 1 / (1 - self.p) if self.p < 1 else 1.0)
 
 
 class Dropout2d(Dropout):

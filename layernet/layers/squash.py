@@ -120,16 +120,10 @@ class GLU(Layer):
         return (*in_shape[:-1], channels // 2)
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        half = self.out_shape[-1]
-        gate, _ = ctx.ops.sigmoid(x[..., half:])
-        y = x[..., :half] * gate
-        ctx.save(y, gate)
+        y, res = ctx.ops.glu(x)
+        ctx.save(res)
         return y
 
     def backward(self, dy: Array, ctx: Context) -> Array:
-        y, gate = ctx.saved
-        half = self.out_shape[-1]
-        dx = ctx.empty((len(dy), *self.in_shape))
-        dx[..., :half] = dy * gate
-        dx[..., half:] = dy * y * (1 - gate)  # a gate (1 - gate)
-        return dx
+        (res,) = ctx.saved
+        return ctx.ops.glu_backward(dy, res)

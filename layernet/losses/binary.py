@@ -35,21 +35,17 @@ class BCEWithLogits(Loss):
             raise ShapeError(f"pos_weight has {len(self.pos_weight)} numbers, the outputs have shape {output_shape}")
 
     def forward(self, outputs: Array, target: Array, ctx: Context) -> tuple[Number, Number]:
-        # log p = -softplus(-z) and log(1 - p) = -softplus(-z) - z, with softplus(-z) = log(1 + e^-|z|) + max(-z, 0)
         self.check(outputs.shape[1:])
-        xp, z, y = ctx.xp, outputs, like_outputs(self, outputs, target, ctx)
-        positive = y if self.pos_weight is None else y * xp.asarray(self.pos_weight, dtype=ctx.dtype)
-        mass = positive + (1 - y)
-        with ctx.ops.quiet():
-            small = xp.exp(-abs(z))
-            losses = (1 - y) * z + mass * (xp.log1p(small) + xp.maximum(-z, 0))
-            p = xp.where(z >= 0, 1, small) / (1 + small)
-            ctx.save(p, mass, positive)
-            return losses.sum(), z.size
+        xp, y, weight = ctx.xp, like_outputs(self, outputs, target, ctx), None
+        if self.pos_weight is not None:
+            weight = xp.zeros(outputs.shape[-1:], ctx.dtype) + xp.asarray(self.pos_weight, dtype=ctx.dtype)
+        total, res = ctx.ops.binary_cross_entropy(outputs, y, weight)
+        ctx.save(res)
+        return total, outputs.size
 
     def backward(self, ctx: Context) -> Array:
-        p, mass, positive = ctx.saved
-        return p * mass - positive
+        (res,) = ctx.saved
+        return ctx.ops.binary_cross_entropy_backward(res)
 
 
 class SigmoidFocal(Loss):

@@ -42,9 +42,14 @@ class Average(Configurable):
         share = self.share(step, self.count)
         if not share:
             return
-        with self._attached().device.activate():
+        device = self._attached().device
+        ops = device.ops
+        with device.activate():
             for average, values in zip(self._averages, self._values(), strict=True):
-                average[...] = values if not self.count else average + share * (values - average)
+                if self.count:
+                    ops.average_update(average, values, share)
+                else:
+                    average[...] = values
         self.count += 1
 
     @contextmanager

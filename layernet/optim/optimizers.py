@@ -171,6 +171,8 @@ class Adagrad(Optimizer):
     et al. 2011, JMLR 12).
     """
 
+    one_kernel = True
+
     def __init__(
         self,
         lr: float = 0.01,
@@ -191,19 +193,11 @@ class Adagrad(Optimizer):
         return ("sum",)
 
     def update(self, w: Array, g: Array, state: dict[str, Array], lr: float, decay: float, t: int) -> None:
-        xp, work, v = self.xp, self.scratch(w), state["sum"]
-        if decay:
-            decayed = xp.multiply(w, decay, out=self.scratch(w, 1))
-            decayed += g
-            g = decayed
+        v = state["sum"]
         if t == 1:
             v += self.initial_accumulator_value
-        v += xp.multiply(g, g, out=work)
-        xp.sqrt(v, out=work)
-        work += self.eps
-        xp.divide(g, work, out=work)
-        work *= lr / (1.0 + (t - 1) * self.lr_decay)
-        w -= work
+        rate = lr / (1.0 + (t - 1) * self.lr_decay)
+        self.ops.adagrad_update(w, g, v, lr=rate, decay=decay, eps=self.eps)
 
 
 class Lion(Optimizer):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.arrays import gradient, takes
 from layernet.backend.compiled.lanes import minimum
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.simd import (
@@ -99,6 +99,24 @@ def _gradient(arguments, task):
         store_first(dx + at, result, left)
 
 
+@Kernel
+def _glu(arguments, task):
+    """y = a sigmoid(b) for rows of a and b side by side; with dy, dx = (dy s, dy a s (1 - s)), s = sigmoid(b)."""
+    (x, rows, half, y, dy, dx, tasks) = unpack(arguments, 7)
+    first, last = split(rows, task, tasks)
+    one = splat(_ONE)
+    for row in range(first, last):
+        for c in range(0, half, LANES):
+            left, at, to = half - c, (row * 2 * half + c) * 4, (row * half + c) * 4
+            a, gate = load_first(x + at, left), sigmoid(load_first(x + at + half * 4, left))
+            if dy:
+                passed = load_first(dy + to, left) * gate
+                store_first(dx + at, passed, left)
+                store_first(dx + at + half * 4, passed * (one - gate) * a, left)
+            else:
+                store_first(y + to, a * gate, left)
+
+
 def _apply(which: int, x: Array, slope: float = 0.0) -> Array:
     y = np.empty_like(x)
     launch(_function, which, x, x.size, np.array([slope], dtype=np.float32), y, threads())
@@ -161,3 +179,19 @@ class CompiledActivationOps(ActivationOps):
     def leaky_relu_backward(self, dy: Array, res: Any) -> Array:
         y, slope = res
         return _back(_LEAKY, dy, y, slope) if _both(dy, y) else super().leaky_relu_backward(dy, res)
+
+    def glu(self, x: Array) -> tuple[Array, Any]:
+        half = x.shape[-1] // 2
+        if not takes(x) or x.shape[-1] != 2 * half:
+            return super().glu(x)
+        y = np.empty((*x.shape[:-1], half), dtype=np.float32)
+        launch(_glu, x, y.size // half, half, y, 0, 0, threads())
+        return y, x
+
+    def glu_backward(self, dy: Array, res: Any) -> Array:
+        if isinstance(res, tuple):
+            return super().glu_backward(dy, res)
+        half = res.shape[-1] // 2
+        dy, dx = gradient(dy, (*res.shape[:-1], half)), np.empty_like(res)
+        launch(_glu, res, dy.size // half, half, 0, dy, dx, threads())
+        return dx

@@ -1,11 +1,29 @@
-"""Sums of whole arrays, on all cores."""
+"""Sums of whole arrays, and arrays side by side, on all cores."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled import elementwise
 from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.launch import Kernel, address, launch, split, threads, unpack
+from layernet.backend.compiled.simd import LANES, load_first, store_first
 from layernet.backend.reference.arithmetic import ArithmeticOps
+
+
+@Kernel
+def _copy_rows(arguments, task):
+    """Copy `rows` rows of `width` numbers, which begin `source_pitch` and `target_pitch` bytes apart."""
+    (source, source_pitch, target, target_pitch, rows, width, tasks) = unpack(arguments, 7)
+    first, last = split(rows, task, tasks)
+    for row in range(first, last):
+        at, to = source + row * source_pitch, target + row * target_pitch
+        for c in range(0, width, LANES):
+            store_first(to + c * 4, load_first(at + c * 4, width - c), width - c)
 
 
 class CompiledArithmeticOps(ArithmeticOps):
@@ -17,3 +35,27 @@ class CompiledArithmeticOps(ArithmeticOps):
             elementwise.add(a, b, a)
         else:
             super().add_to(a, b)
+
+    def concat(self, arrays: Sequence[Array]) -> Array:
+        shape = arrays[0].shape[:-1]
+        if not takes(*arrays) or any(a.ndim < 2 or a.shape[:-1] != shape for a in arrays):
+            return super().concat(arrays)
+        width = sum(a.shape[-1] for a in arrays)
+        y, start = np.empty((*shape, width), dtype=np.float32), 0
+        for a in arrays:
+            own = a.shape[-1]
+            launch(_copy_rows, a, own * 4, address(y) + start * 4, width * 4, math.prod(shape), own, threads())
+            start += own
+        return y
+
+    def cut(self, a: Array, widths: Sequence[int]) -> list[Array]:
+        width, shape = sum(widths), a.shape[:-1]
+        if not takes(a) or a.ndim < 2 or a.shape[-1] != width or min(widths) < 1:
+            return super().cut(a, widths)
+        parts, start = [], 0
+        for own in widths:
+            part = np.empty((*shape, own), dtype=np.float32)
+            launch(_copy_rows, address(a) + start * 4, width * 4, part, own * 4, math.prod(shape), own, threads())
+            parts.append(part)
+            start += own
+        return parts

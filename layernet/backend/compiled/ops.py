@@ -15,6 +15,7 @@ from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
 from layernet.backend.compiled.embedding import CompiledEmbeddingOps
 from layernet.backend.compiled.group_norm import CompiledGroupNormOps
 from layernet.backend.compiled.local_norm import CompiledLocalNormOps
+from layernet.backend.compiled.loss import CompiledLossOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.pool import CompiledPoolOps
 from layernet.backend.compiled.randomness import CompiledRandomOps
@@ -34,6 +35,7 @@ class CompiledOps(
     CompiledRectifierOps,
     CompiledEmbeddingOps,
     CompiledRowOps,
+    CompiledLossOps,
     CompiledGroupNormOps,
     CompiledLocalNormOps,
     CompiledDepthwiseOps,

@@ -52,6 +52,32 @@ def _adam(arguments, task):
         store_first(w + at, fma(fall, mean / (square_root(square) + offset), weight * shrink), left)
 
 
+@Kernel
+def _adagrad(arguments, task):
+    (w, g, v, size, constants, tasks) = unpack(arguments, 6)
+    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    decay, fall = splat(load_float(constants)), splat(-load_float(constants + 4))
+    offset = splat(load_float(constants + 8))
+    for i in range(first, last):
+        at, left = i * LANES * 4, size - i * LANES
+        weight = load_first(w + at, left)
+        gradient = fma(weight, decay, load_first(g + at, left))
+        square = fma(gradient, gradient, load_first(v + at, left))
+        store_first(v + at, square, left)
+        store_first(w + at, fma(fall, gradient / (square_root(square) + offset), weight), left)
+
+
+@Kernel
+def _average(arguments, task):
+    (average, values, size, share, tasks) = unpack(arguments, 5)
+    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    part = splat(load_float(share))
+    for i in range(first, last):
+        at, left = i * LANES * 4, size - i * LANES
+        before = load_first(average + at, left)
+        store_first(average + at, fma(load_first(values + at, left) - before, part, before), left)
+
+
 class CompiledOptimizerOps(NumpyOptimizerOps):
     def sgd_update(self, w: Array, g: Array, v: Array | None, **settings: Any) -> None:
         if not takes(w, g, v):
@@ -69,3 +95,16 @@ class CompiledOptimizerOps(NumpyOptimizerOps):
         means = beta1, 1.0 - beta1, beta2, 1.0 - beta2
         constants = np.array([settings["decay"], settings["shrink"], *means, *corrected], dtype=np.float32)
         launch(_adam, w, g, m, v, w.size, constants, threads())
+
+    def adagrad_update(self, w: Array, g: Array, v: Array, **settings: Any) -> None:
+        if not takes(w, g, v):
+            super().adagrad_update(w, g, v, **settings)
+            return
+        constants = np.array([settings[name] for name in ("decay", "lr", "eps")], dtype=np.float32)
+        launch(_adagrad, w, g, v, w.size, constants, threads())
+
+    def average_update(self, average: Array, values: Array, share: float) -> None:
+        if not takes(average, values) or average.shape != values.shape:
+            super().average_update(average, values, share)
+            return
+        launch(_average, average, values, average.size, np.array([share], dtype=np.float32), threads())

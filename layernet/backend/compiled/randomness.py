@@ -10,8 +10,10 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from layernet.backend import Array
-from layernet.backend.compiled.lanes import store_int
+from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.lanes import store_int, where_byte
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.simd import LANES, load, load_float, splat, store
 from layernet.backend.reference.randomness import _MULTIPLIERS, _WEYL, RandomOps
 
 _FEW = 1 << 12  # fewer are not worth the threads; and a loader, in its own thread, asks for few
@@ -63,6 +65,17 @@ def _words(arguments, task):
         store_int(at + 24, c3)
 
 
+@Kernel
+def _drop(arguments, task):
+    """y = x scale where the byte is 1, x 0 where it is 0: for whole vectors."""
+    (x, mask, vectors, constants, y, tasks) = unpack(arguments, 6)
+    first, last = split(vectors, task, tasks)
+    scale = splat(load_float(constants))
+    for v in range(first, last):
+        at = v * LANES
+        store(y + at * 4, load(x + at * 4) * where_byte(mask + at, 1, scale))
+
+
 class CompiledRandomOps(RandomOps):
     def random_words(self, key: tuple[int, int], draw: int, count: int) -> Array:
         if count < _FEW:
@@ -71,3 +84,12 @@ class CompiledRandomOps(RandomOps):
         words = np.empty(4 * blocks, dtype=np.uint64)
         launch(_words, _signed(key[0]), _signed(key[1]), draw, blocks, words, threads())
         return words[:count]
+
+    def drop(self, x: Array, mask: Array, scale: float) -> Array:
+        if not takes(x) or mask.dtype != np.bool_ or mask.shape != x.shape or not mask.flags.c_contiguous:
+            return super().drop(x, mask, scale)
+        y, vectors = np.empty_like(x), x.size // LANES
+        launch(_drop, x, mask, vectors, np.array([scale], dtype=np.float32), y, threads())
+        if rest := x.size - vectors * LANES:  # masks are read a vector at a time, and no further than they go
+            y.reshape(-1)[-rest:] = super().drop(x.reshape(-1)[-rest:], mask.reshape(-1)[-rest:], scale)
+        return y

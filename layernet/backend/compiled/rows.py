@@ -1,4 +1,4 @@
-"""Kernels that go row by row, a row being the last axis: softmax, cross-entropy, layer norm, RMS norm.
+"""Kernels that go row by row, a row being the last axis: softmax and its logarithm, layer norm, RMS norm.
 
 A row is read two or three times, but from memory once: it stays in the cache.
 """
@@ -20,7 +20,6 @@ from layernet.backend.compiled.simd import (
     fma,
     load_first,
     load_float,
-    load_int,
     maximum,
     splat,
     store_first,
@@ -28,12 +27,11 @@ from layernet.backend.compiled.simd import (
     total,
 )
 from layernet.backend.compiled.vecmath import exp
-from layernet.backend.reference.activation import ActivationOps
-from layernet.backend.reference.loss import LossOps
 from layernet.backend.reference.norm import NormOps
+from layernet.backend.reference.rectifier import RectifierOps
 
 _MINUS_INFINITY, _ZERO, _ONE = np.float32(-np.inf), np.float32(0), np.float32(1)
-_NAN = np.float32(np.nan)
+_LOWEST = np.finfo(np.float32).min
 
 
 @Kernel
@@ -75,42 +73,39 @@ def _softmax_gradient(arguments, task):
 
 
 @Kernel
-def _cross_entropy(arguments, task):
-    """losses = log sum exp(z) - z_label and dz = softmax(z) - [c = label]; 0 for the label to ignore, NaN for none."""
-    (z, labels, rows, size, ignores, ignored, losses, weights, dz, tasks) = unpack(arguments, 10)
+def _log_softmax(arguments, task):
+    """y = x - max x - log of the sum of exp of that, from the lowest float on."""
+    (x, rows, size, y, tasks) = unpack(arguments, 5)
     first, last = split(rows, task, tasks)
-    zero, lowest = splat(_ZERO), splat(_MINUS_INFINITY)
+    zero, lowest, floor = splat(_ZERO), splat(_MINUS_INFINITY), splat(_LOWEST)
     for row in range(first, last):
-        source, target = z + row * size * 4, dz + row * size * 4
-        label = load_int(labels + row * 8)
-        if ignores and label == ignored:
-            store_float(losses + row * 4, _ZERO)
-            store_float(weights + row * 4, _ZERO)
-            for c in range(0, size, LANES):
-                store_first(target + c * 4, zero, size - c)
-            continue
-        if label < 0 or label >= size:
-            store_float(losses + row * 4, _NAN)
-            store_float(weights + row * 4, _NAN)
-            for c in range(0, size, LANES):
-                store_first(target + c * 4, splat(_NAN), size - c)
-            continue
+        source, target = x + row * size * 4, y + row * size * 4
         top = lowest
         for c in range(0, size, LANES):
             top = maximum(top, first_or(size - c, load_first(source + c * 4, size - c), lowest))
-        peak = largest(top)
-        highest, mass = splat(peak), zero
+        highest, mass = splat(largest(top)), zero
         for c in range(0, size, LANES):
             e = exp(load_first(source + c * 4, size - c) - highest)
-            store_first(target + c * 4, e, size - c)
             mass = mass + first_or(size - c, e, zero)
-        whole = total(mass)
-        store_float(losses + row * 4, np.float32(math.log(whole)) - (load_float(source + label * 4) - peak))
-        store_float(weights + row * 4, _ONE)
-        share = splat(_ONE / whole)
+        fall = splat(np.float32(math.log(total(mass))))
         for c in range(0, size, LANES):
-            store_first(target + c * 4, load_first(target + c * 4, size - c) * share, size - c)
-        store_float(target + label * 4, load_float(target + label * 4) - _ONE)
+            a = maximum(load_first(source + c * 4, size - c) - highest, floor)
+            store_first(target + c * 4, a - fall, size - c)
+
+
+@Kernel
+def _log_softmax_gradient(arguments, task):
+    """dx = dy - exp(y) times the sum of dy"""
+    (dy, y, rows, size, dx, tasks) = unpack(arguments, 6)
+    first, last = split(rows, task, tasks)
+    for row in range(first, last):
+        at, part = row * size * 4, splat(_ZERO)
+        for c in range(0, size, LANES):
+            part = part + load_first(dy + at + c * 4, size - c)
+        fall = splat(-total(part))
+        for c in range(0, size, LANES):
+            to, left = at + c * 4, size - c
+            store_first(dx + to, fma(exp(load_first(y + to, left)), fall, load_first(dy + to, left)), left)
 
 
 @Kernel
@@ -225,7 +220,7 @@ def normalise_gradient(dy: Array, res: _Rows, need_dx: bool) -> tuple[Array | No
     return dx, dw, db
 
 
-class CompiledRowOps(ActivationOps, NormOps, LossOps):
+class CompiledRowOps(RectifierOps, NormOps):
     def softmax(self, x: Array) -> tuple[Array, Any]:
         if not takes(x):
             return super().softmax(x)
@@ -241,29 +236,19 @@ class CompiledRowOps(ActivationOps, NormOps, LossOps):
         launch(_softmax_gradient, dy, res, _count(dy), dy.shape[-1], dx, threads())
         return dx
 
-    def cross_entropy(
-        self,
-        z: Array,
-        labels: Array,
-        *,
-        weight: Array | None = None,
-        smoothing: float = 0.0,
-        ignore_index: int | None = None,
-    ) -> tuple[tuple[Array, Array], Any]:
-        if weight is not None or smoothing or not takes(z) or labels.dtype != np.int64 or labels.shape != z.shape[:1]:
-            return super().cross_entropy(z, labels, weight=weight, smoothing=smoothing, ignore_index=ignore_index)
-        rows, size = z.shape
-        losses, weights = np.empty((2, rows), dtype=np.float32)
-        dz = np.empty_like(z)
-        ignores = ignore_index is not None
-        launch(
-            _cross_entropy, z, np.ascontiguousarray(labels), rows, size, int(ignores), ignore_index or 0, losses,
-            weights, dz, threads(),
-        )  # fmt: skip
-        return (losses, weights), dz
+    def log_softmax(self, x: Array) -> tuple[Array, Any]:
+        if not takes(x):
+            return super().log_softmax(x)
+        y = np.empty_like(x)
+        launch(_log_softmax, x, _count(x), x.shape[-1], y, threads())
+        return y, y
 
-    def cross_entropy_backward(self, res: Any) -> Array:
-        return super().cross_entropy_backward(res) if isinstance(res, tuple) else res
+    def log_softmax_backward(self, dy: Array, res: Any) -> Array:
+        if not takes(res):
+            return super().log_softmax_backward(dy, res)
+        dy, dx = gradient(dy, res.shape), np.empty_like(res)
+        launch(_log_softmax_gradient, dy, res, _count(dy), dy.shape[-1], dx, threads())
+        return dx
 
     def layer_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Any]:
         found = (

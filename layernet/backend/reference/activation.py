@@ -158,6 +158,18 @@ class ActivationOps(ChannelOps):
         dx *= dy
         return dx
 
+    def glu(self, x: Array) -> tuple[Array, Any]:
+        """a sigmoid(b), a being the first half of the channels and b the second: (..., 2 C) -> (..., C)."""
+        half = x.shape[-1] // 2
+        gate = self._logistic(x[..., half:])
+        y = x[..., :half] * gate
+        return y, (y, gate)
+
+    def glu_backward(self, dy: Array, res: Any) -> Array:
+        """dy sigmoid(b) and dy a sigmoid(b) (1 - sigmoid(b)), side by side."""
+        y, gate = res
+        return self.xp.concatenate([dy * gate, dy * y * (1 - gate)], axis=-1)
+
     def softmax(self, x: Array) -> tuple[Array, Any]:
         """exp(x) / sum of exp(x), over the last axis."""
         with self.quiet():  # huge x of both signs: the difference overflows to -inf, whose exp is the right 0

@@ -98,6 +98,26 @@ class LossOps(KernelFamily):
             dz -= share
         return dz
 
+    def binary_cross_entropy(self, z: Array, y: Array, weight: Array | None) -> tuple[Any, Any]:
+        """The sum of -(w y log p + (1 - y) log(1 - p)), p = sigmoid(z), for logits and targets of one shape.
+
+        w, one for each entry of the last axis, is 1 where there is no weight.
+        """
+        # log p = -softplus(-z) and log(1 - p) = -softplus(-z) - z, with softplus(-z) = log(1 + e^-|z|) + max(-z, 0)
+        xp = self.xp
+        positive = y if weight is None else y * weight
+        mass = positive + (1 - y)
+        with self.quiet():
+            small = xp.exp(-abs(z))
+            losses = (1 - y) * z + mass * (xp.log1p(small) + xp.maximum(-z, 0))
+            p = xp.where(z >= 0, 1, small) / (1 + small)
+            return losses.sum(), (p, mass, positive)
+
+    def binary_cross_entropy_backward(self, res: Any) -> Array:
+        """The gradient of the sum: p (w y + 1 - y) - w y."""
+        p, mass, positive = res
+        return p * mass - positive
+
     def focal(self, z: Array, labels: Array, weight: Array, gamma: float) -> tuple[Array, Any]:
         """Losses (M,) of the rows for logits (M, C), labels in 0..C-1 and weights (M,): -w (1 - p_y)^gamma log p_y."""
         xp = self.xp

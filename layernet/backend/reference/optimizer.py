@@ -77,6 +77,24 @@ class OptimizerOps(KernelFamily):
         work *= rate
         w -= work
 
+    def adagrad_update(self, w: Array, g: Array, v: Array, *, lr: float, decay: float, eps: float) -> None:
+        """v += (g + decay w)^2; w -= lr (g + decay w) / (sqrt(v) + eps)."""
+        xp, work = self.xp, self.xp.empty_like(w)
+        if decay:
+            g = g + decay * w
+        v += xp.multiply(g, g, out=work)
+        xp.sqrt(v, out=work)
+        work += eps
+        xp.divide(g, work, out=work)
+        work *= lr
+        w -= work
+
+    def average_update(self, average: Array, values: Array, share: float) -> None:
+        """average += share (values - average), for arrays of any one shape."""
+        work = values - average
+        work *= share
+        average += work
+
 
 def adam_constants(lr: float, betas: tuple[float, float], eps: float, t: int) -> tuple[float, float]:
     """(a, r) with r m / (sqrt(v) + a) = lr (m / c1) / (sqrt(v / c2) + eps)."""

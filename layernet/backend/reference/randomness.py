@@ -31,6 +31,14 @@ class RandomOps(KernelFamily):
             k0, k1 = (k0 + _WEYL[0]) & _MASK64, (k1 + _WEYL[1]) & _MASK64
         return xp.stack([c0, c1, c2, c3], axis=1).reshape(-1)[:count]
 
+    def drop(self, x: Array, mask: Array, scale: float) -> Array:
+        """x * mask * scale, for a mask of booleans that broadcasts to x."""
+        if mask.shape != x.shape:
+            return x * (mask * self.xp.asarray(scale, dtype=x.dtype))
+        y = x * mask
+        y *= scale
+        return y
+
 
 def _multiply(a: Array, b: int) -> tuple[Array, Array]:
     """High and low 64 bits of the 128-bit product, by schoolbook multiplication of 32-bit halves."""

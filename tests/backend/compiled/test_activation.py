@@ -71,3 +71,15 @@ def test_gradients_of_extremes_are_finite(name, options):
 def test_nan_stays(name, options):
     y, _ = getattr(COMPILED, name)(np.array([1.0, np.nan, 2.0], dtype=np.float32), *options)
     assert np.isnan(y).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 34), (2, 5, 128)])
+def test_glu(shape):
+    rng = np.random.default_rng(0)
+    x = 5 * rng.standard_normal(shape).astype(np.float32)
+    y, res = COMPILED.glu(x)
+    exact, exact_res = REFERENCE.glu(x.astype(np.float64))
+    np.testing.assert_allclose(y, exact, rtol=5 * UNIT, atol=0)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    exact = REFERENCE.glu_backward(dy.astype(np.float64), exact_res)
+    np.testing.assert_allclose(COMPILED.glu_backward(dy, res), exact, rtol=0, atol=3e-6)

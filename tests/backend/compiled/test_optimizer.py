@@ -71,3 +71,19 @@ def test_nothing_beyond_the_end_is_touched():
     COMPILED.sgd_update(room[:19], g[:19], None, lr=0.5, decay=0.0, momentum=0.0, gain=1.0, nesterov=False)
     assert (room[:19] == 0.5).all()
     assert (room[19:] == 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, seeds, st.sampled_from([0.0, 0.1]))
+def test_adagrad_as_the_reference(size, seed, decay):
+    compare("adagrad_update", size, seed, 1, lambda t: {"lr": 0.1, "decay": decay, "eps": 1e-10})
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, seeds, st.sampled_from([0.001, 0.5, 1.0]))
+def test_averages_as_the_reference(size, seed, share):
+    average, values = np.random.default_rng(seed).standard_normal((2, size)).astype(np.float32)
+    exact = average.astype(np.float64)
+    REFERENCE.average_update(exact, values.astype(np.float64), share)
+    COMPILED.average_update(average, values, share)
+    np.testing.assert_allclose(average, exact, rtol=0, atol=1e-6)
