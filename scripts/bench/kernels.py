@@ -80,18 +80,32 @@ CASES = [
     Case("batch norm 64x8x8x256", lambda: ln.BatchNorm(), 64, (8, 8, 256)),
     Case("layer norm 128x64x256", lambda: ln.LayerNorm(), 128, (64, 256)),
     Case("group norm 64x16x16x128", lambda: ln.GroupNorm(8), 64, (16, 16, 128)),
+    Case("instance norm 64x32x32x64", lambda: ln.InstanceNorm2d(affine=True), 64, (32, 32, 64)),
     Case("local response norm 5 128x16x16x32", lambda: ln.LocalResponseNorm(5), 128, (16, 16, 32)),
     Case("relu 64x32x32x64", lambda: ln.ReLU(), 64, (32, 32, 64)),
     Case("gelu 64x32x32x64", lambda: ln.GELU(), 64, (32, 32, 64)),
+    Case("prelu 64x32x32x64", lambda: ln.PReLU(), 64, (32, 32, 64)),
+    Case("elu 64x32x32x64", lambda: ln.ELU(), 64, (32, 32, 64)),
+    Case("mish 64x32x32x64", lambda: ln.Mish(), 64, (32, 32, 64)),
+    Case("glu 64x16x16x128", lambda: ln.GLU(), 64, (16, 16, 128)),
+    Case("concat 64x16x16x128, twice", lambda: ln.Concat([[], []]), 64, (16, 16, 128), reads_again=False),
     Case("dropout 64x32x32x64", lambda: ln.Dropout(0.5), 64, (32, 32, 64), reads_again=False),
     Case("softmax 2048x1000", lambda: ln.Softmax(), 2048, (1000,)),
+    Case("log softmax 2048x1000", lambda: ln.LogSoftmax(), 2048, (1000,)),
 ]  # fmt: skip
 
-LOSSES = [("cross entropy 128x10", 128, 10), ("cross entropy 2048x1000", 2048, 1000)]
+LOSSES: list[tuple[str, Callable[[], ln.Loss], int, int]] = [
+    ("cross entropy 128x10", lambda: ln.CrossEntropy(), 128, 10),
+    ("cross entropy 2048x1000", lambda: ln.CrossEntropy(), 2048, 1000),
+    ("cross entropy, smoothing 2048x1000", lambda: ln.CrossEntropy(label_smoothing=0.1), 2048, 1000),
+    ("binary cross entropy 2048x1000", lambda: ln.BCEWithLogits(), 2048, 1000),
+]
+"""(name, loss, rows, outputs)."""
 
 OPTIMIZERS: list[tuple[str, Callable[[], ln.Optimizer], int]] = [
     ("SGD with momentum", lambda: ln.SGD(lr=1e-4, momentum=0.9), 5),
     ("Adam", lambda: ln.Adam(lr=1e-4), 7),
+    ("Adagrad", lambda: ln.Adagrad(lr=1e-4), 5),
 ]
 """(name, optimizer, how many numbers it reads and writes for each parameter)."""
 
@@ -114,13 +128,13 @@ def all_cases(device: Device, seconds: float, only: str = "") -> Iterator[Timed]
     for case in CASES:
         if only in case.name:
             yield from _layer(case, device, seconds)
-    for name, n, classes in LOSSES:
+    for name, make, n, classes in LOSSES:
         if only in name:
-            yield _loss(name, n, classes, device, seconds)
-    for name, make, streams in OPTIMIZERS:
+            yield _loss(name, make(), n, classes, device, seconds)
+    for name, optimizer, streams in OPTIMIZERS:
         for millions in (1, 10):
             if only in (shown := f"{name} {millions} M"):
-                yield _optimizer(shown, make(), streams, millions, device, seconds)
+                yield _optimizer(shown, optimizer(), streams, millions, device, seconds)
 
 
 def _repeated(run: Callable[[], float], seconds: float) -> list[float]:
@@ -177,10 +191,12 @@ def _backward(net: ln.Net, x: Any, dy: Any, needs_input_grad: bool) -> Callable[
     return run
 
 
-def _loss(name: str, n: int, classes: int, device: Device, seconds: float) -> Timed:
+def _loss(name: str, loss: ln.Loss, n: int, classes: int, device: Device, seconds: float) -> Timed:
     rng = np.random.default_rng(0)
-    outputs, target = rng.standard_normal((n, classes), dtype=np.float32), rng.integers(0, classes, n)
-    loss = ln.CrossEntropy()
+    outputs: Any = rng.standard_normal((n, classes), dtype=np.float32)
+    target: Any = rng.integers(0, classes, n)
+    if loss.targets == "numbers":
+        target = rng.integers(0, 2, (n, classes)).astype(np.float32)
     context = Context(Tape(device, "float32"))
 
     def run() -> float:
@@ -189,7 +205,7 @@ def _loss(name: str, n: int, classes: int, device: Device, seconds: float) -> Ti
         loss.backward(context)
         return time.perf_counter() - start
 
-    return Timed(name, "both", _repeated(run, seconds), None, 2 * outputs.nbytes)
+    return Timed(name, "both", _repeated(run, seconds), None, 2 * outputs.nbytes + target.nbytes)
 
 
 def _optimizer(

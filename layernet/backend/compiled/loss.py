@@ -208,7 +208,8 @@ class CompiledLossOps(LossOps):
         sums = np.empty(view.rows, dtype=np.float32)
         weight = None if weight is None else view.spread(weight)
         launch(_binary_cross_entropy, z, y, view.rows, view.columns, weight, sums, dz, threads())
-        return sums.sum(dtype=np.float64), _Known(dz)
+        with self.quiet():  # a sum too large for float32 is infinite
+            return sums.sum(dtype=np.float64).astype(np.float32), _Known(dz)
 
     def binary_cross_entropy_backward(self, res: Any) -> Array:
         return res.dz if isinstance(res, _Known) else super().binary_cross_entropy_backward(res)
