@@ -82,21 +82,38 @@ def _cross_entropy(ops: Any, numbers: Numbers) -> Results:
     return [loss, count, ops.cross_entropy_backward(res)]
 
 
+def _soft_losses(ops: Any, numbers: Numbers) -> Results:
+    losses, res = ops.soft_cross_entropy(numbers(7, 19), numbers(7, 19))
+    total, binary = ops.binary_cross_entropy(numbers(7, 19), numbers(7, 19), numbers(19))
+    back = [ops.soft_cross_entropy_backward(res), ops.binary_cross_entropy_backward(binary)]
+    return [losses, ops.xp.asarray(total), *back]
+
+
+def _table(ops: Any, numbers: Numbers) -> Results:
+    y, res = ops.embedding(ops.xp.arange(14) % 5, numbers(5, 21))
+    return [y, ops.embedding_backward(numbers(14, 21), res)]
+
+
 def _updates(ops: Any, numbers: Numbers) -> Results:
     w, g, v, m, squares = (numbers(37) for _ in range(5))
     ops.sgd_update(w, g, v, lr=0.1, decay=0.01, momentum=0.9, gain=1.0, nesterov=True)
     squares *= squares
     ops.adam_update(m, g, v, squares, lr=0.1, betas=(0.9, 0.99), eps=1e-8, t=3, decay=0.01, shrink=0.99)
-    return [w, v, m, squares]
+    other, total, average = numbers(37), numbers(37), numbers(37)
+    total *= total
+    ops.adagrad_update(other, g, total, lr=0.1, decay=0.01, eps=1e-8)
+    ops.average_update(average, w, 0.1)
+    return [w, v, m, squares, other, total, average]
 
 
 def _random(ops: Any, numbers: Numbers) -> Results:
-    return [ops.random_words((2**63 + 1, 5), 3, 4099)]
+    x = numbers(9, 21)
+    return [ops.random_words((2**63 + 1, 5), 3, 4099), ops.drop(x, x > 0, 2.0)]
 
 
 def _sums(ops: Any, numbers: Numbers) -> Results:
     a, b = numbers(9, 21), numbers(9, 21)
-    return [ops.add(a, b), ops.channel_sum(a)]
+    return [ops.add(a, b), ops.channel_sum(a), ops.concat([a, b]), *ops.cut(a, [4, 17])]
 
 
 def _same(size: int) -> Window:
@@ -123,6 +140,7 @@ FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
     "layer norm": _all(
         _pair("layer_norm", (9, 21), (21,), (21,), also=[1e-5]), _pair("rms_norm", (9, 21), (21,), also=[1e-5])
     ),
+    "group norm": _pair("group_norm", (3, 5, 4, 21), also=[7, None, None, 1e-5]),
     "local norm": _pair("local_response_norm", (2, 3, 4, 21), also=[Neighbourhood(5, (3,)), 0.5, 0.75, 2.0]),
     "pooling": _all(
         _pair("max_pool2d", (2, 7, 6, 21), also=[_HALF]),
@@ -136,8 +154,13 @@ FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
         _pair("tanh", (3, 37)),
         _pair("silu", (3, 37)),
         _pair("gelu", (3, 37), also=["none"]),
+        _pair("glu", (3, 38)),
+        _pair("elu", (3, 37), also=[1.0, 1.0]),
+        _pair("mish", (3, 37)),
+        _pair("prelu", (3, 37), (37,)),
     ),
-    "softmax and loss": _all(_pair("softmax", (7, 19)), _cross_entropy),
+    "softmax and loss": _all(_pair("softmax", (7, 19)), _pair("log_softmax", (7, 19)), _cross_entropy, _soft_losses),
+    "embedding": _table,
     "sums": _sums,
     "updates": _updates,
     "random numbers": _random,
