@@ -111,7 +111,7 @@ class Off(NumpyOps):
 
     def conv2d(self, *arguments: Any) -> Any:
         y, res = super().conv2d(*arguments)
-        y.reshape(-1)[-1] *= 1.01
+        y.reshape(-1)[-1] += 0.1 * abs(y).max()
         return y, res
 
     def add(self, a: Any, b: Any) -> Any:
