@@ -20,6 +20,7 @@ import numpy as np
 from llvmlite import ir
 from numba import cfunc, get_num_threads, njit, prange, threading_layer, types
 from numba.extending import intrinsic
+from numba.np.ufunc import parallel
 
 from layernet.backend import Array
 from layernet.backend.compiled.cache import cached, is_kept
@@ -60,6 +61,11 @@ class Kernel:
         self._compiled = cached(partial(cfunc, self.signature), self.function)
         return int(self._compiled.address)
 
+    @cached_property
+    def alone(self) -> Callable[[int, int], None]:
+        """The machine code as a function: a single task needs no threads, which take longer to wake than it may."""
+        return ctypes.CFUNCTYPE(None, ctypes.c_ssize_t, ctypes.c_ssize_t)(self.address)
+
 
 class Routine(Kernel):
     """A function of `count` integers that other kernels call by its address."""
@@ -70,7 +76,7 @@ class Routine(Kernel):
 
 
 def launch(kernel: Kernel, *arguments: int | Array | None) -> None:
-    """Run the kernel's tasks side by side, one for each thread.
+    """Run the kernel's tasks side by side, one for each thread. The last argument is how many there are.
 
     An array is passed by its address, and lives at least until all is done; None is passed as 0.
     """
@@ -79,7 +85,10 @@ def launch(kernel: Kernel, *arguments: int | Array | None) -> None:
             "OpenMP's threads do not live on in a forked process", "start processes by spawn, or take kernels: numpy"
         )
     packed = array("q", [a if isinstance(a, int) else 0 if a is None else address(a) for a in arguments])
-    _runner()(kernel.address, packed.buffer_info()[0], threads())
+    if packed[-1] == 1:
+        kernel.alone(packed.buffer_info()[0], 0)
+    else:
+        _runner()(kernel.address, packed.buffer_info()[0], packed[-1])
 
 
 def ready() -> None:
@@ -89,7 +98,16 @@ def ready() -> None:
 
 def threads() -> int:
     """How many threads kernels run on."""
-    return int(get_num_threads())
+    return int(_count())
+
+
+def _quick_count() -> Callable[[], int]:
+    """numba's own count: get_num_threads takes a lock first, lest the threads be started twice, which costs 0.4 us."""
+    get_num_threads()  # starts them
+    return getattr(parallel, "_get_num_threads", get_num_threads)
+
+
+_count = _quick_count()
 
 
 def _public_address(array: Array) -> int:
@@ -98,10 +116,11 @@ def _public_address(array: Array) -> int:
 
 def _field_address(array: Array) -> int:
     """The field `data` of numpy's PyArrayObject, whose place is part of its C interface: six times as fast."""
-    return int(ctypes.c_int64.from_address(id(array) + _DATA_FIELD).value)
+    return _int_at(id(array) + _DATA_FIELD).value
 
 
 _DATA_FIELD = object.__basicsize__
+_int_at = ctypes.c_int64.from_address
 _SAMPLE = np.zeros(3)
 address = _field_address if _field_address(_SAMPLE[1:]) == _public_address(_SAMPLE[1:]) else _public_address
 """Where an array's first element is."""
