@@ -93,11 +93,9 @@ class FoldedNorm(Step):
             y = self.conv.run(x, ctx, ops.conv2d)
             given = ops.batch_norm_given if self.relu is None else ops.batch_norm_given_relu
             return self.norm.run(y, ctx, ops.batch_norm, given)[0]
-        scale, shift = self.norm.scale_and_shift(ctx)
-        weight = self.conv.weight.data
-        folded = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-        bias = shift if self.conv.bias is None else self.conv.bias.data * scale + shift
-        return self.conv.run(x, ctx, ops.conv2d if self.relu is None else ops.conv2d_relu, (folded, bias))
+        own = None if self.conv.bias is None else self.conv.bias.data
+        folded = ops.fold_norm(self.conv.weight.data, own, *self.norm.given())
+        return self.conv.run(x, ctx, ops.conv2d if self.relu is None else ops.conv2d_relu, folded)
 
 
 class ResidualReLU(Step):

@@ -73,7 +73,7 @@ class BatchNorm(_Norm):
     ) -> tuple[Array, tuple[bool, Any]]:
         """(y, what backward needs) by a kernel with batch_norm's arguments or one with batch_norm_given's, and more."""
         if not ctx.needs_update(self.running_mean):
-            y, res = given(x, self.running_mean.data, self.running_var.data, *self._affine(), self.eps, *more)
+            y, res = given(x, *self.given(), *more)
             return y, (False, res)
         count = x.size // x.shape[-1]
         if count < 2:
@@ -93,14 +93,9 @@ class BatchNorm(_Norm):
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 
-    def scale_and_shift(self, ctx: Context) -> tuple[Array, Array]:
-        """What the layer does in evaluation, y = x scale + shift; both (C)."""
-        weight, bias = self._affine()
-        scale = 1.0 / ctx.xp.sqrt(self.running_var.data + self.eps)
-        if weight is not None:
-            scale = scale * weight
-        shift = -self.running_mean.data * scale
-        return scale, shift if bias is None else shift + bias
+    def given(self) -> tuple[Array, Array, Array | None, Array | None, float]:
+        """What its kernels take in evaluation: running mean and variance, weight, bias, eps."""
+        return self.running_mean.data, self.running_var.data, *self._affine(), self.eps
 
     def fuse(self, following: Layer, inference: bool) -> Layer | None:
         return NormReLU(self, following) if type(following) is ReLU else None

@@ -6,10 +6,15 @@ import numpy as np
 
 from layernet.backend import Array, Shape
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 def takes(*arrays: Array | None) -> bool:
     """Whether all are float32, in C order and not empty; None, for what was left out, passes."""
-    return all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous and a.size > 0) for a in arrays)
+    for a in arrays:  # asked of every array of every call: all() would take twice as long
+        if a is not None and not (a.dtype == _FLOAT32 and a.flags.c_contiguous and a.size > 0):
+            return False
+    return True
 
 
 def by_channel(channels: int, *vectors: Array | None) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled import direct, direct_gradient, elementwise, norm, product, winograd, winograd_gradient
+from layernet.backend.compiled import direct, direct_gradient, elementwise, given, norm, product, winograd, winograd_gradient
 from layernet.backend.compiled.activation import CompiledActivationOps
 from layernet.backend.compiled.arithmetic import CompiledArithmeticOps
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
@@ -243,6 +243,21 @@ class CompiledOps(
         dx, dw, db, dz = _norm_given_gradients(dy, res, need_dx, need_dw or need_db)
         return dx, dw, db, dz
 
+    def fold_norm(
+        self,
+        filters: Array,
+        own: Array | None,
+        mean: Array,
+        var: Array,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+    ) -> tuple[Array, Array]:
+        vectors = (own, mean, var, weight, bias)
+        if not takes(filters, *vectors) or not by_channel(len(filters), *vectors):
+            return super().fold_norm(filters, own, mean, var, weight, bias, eps)
+        return given.fold(filters, own, mean, var, weight, bias, eps)
+
     def _batch_norm(
         self, x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool, shortcut: Array | None
     ) -> tuple[Array, Array, Array, Any] | None:
@@ -306,12 +321,10 @@ def _norm_given(
     """None where it is numpy's to do."""
     if not _normalises(x, weight, bias, shortcut) or not by_channel(x.shape[-1], mean, var):
         return None
-    mean = mean.copy()  # a running mean may move before the way back
-    rstd = 1.0 / np.sqrt(var.astype(np.float64) + eps)
-    scale = rstd if weight is None else rstd * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
-    y = norm.scale(x, scale, shift, relu, shortcut)
-    return y, _kept(x, y, mean, rstd, scale, shift, relu, shortcut)
+    if not takes(mean, var, weight, bias):
+        return None
+    y, vectors = given.normalise(x, mean, var, weight, bias, eps, relu, shortcut)
+    return y, _kept(x, y, *vectors, relu, shortcut)
 
 
 def _norm_given_gradients(

@@ -85,3 +85,23 @@ class FusedOps(ActivationOps, ConvOps, NormOps):
         inner, y = res
         dz = self.relu_backward(dy, y)
         return *self.batch_norm_given_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db), dz
+
+    def fold_norm(
+        self,
+        filters: Array,
+        own: Array | None,
+        mean: Array,
+        var: Array,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+    ) -> tuple[Array, Array]:
+        """(filters, biases) of a convolution that does what one with `filters` (out, ...) and biases `own` does, and
+        then batch_norm_given: norm(f x + own) = (scale f) x + (own - mean) scale + bias, scale = weight / sqrt(var + eps).
+        """
+        scale = 1.0 / self.xp.sqrt(var + eps)
+        if weight is not None:
+            scale = scale * weight
+        centre = -mean if own is None else own - mean
+        offset = centre * scale
+        return filters * scale.reshape(-1, *[1] * (filters.ndim - 1)), offset if bias is None else offset + bias

@@ -1,0 +1,123 @@
+"""Batch norm by statistics that are given: what it does in evaluation, and to the filters of a convolution before it.
+
+y = scale x + shift with scale = weight / sqrt(var + eps), shift = bias - scale mean. Both are found in float64, where a
+mean that is large beside the deviation leaves digits enough, in the launch that uses them: of one image, a dozen passes
+over short vectors would take longer than the image.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+
+from layernet.backend import Array
+from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.norm import Rows
+from layernet.backend.compiled.simd import (
+    LANES,
+    fma,
+    load_first,
+    load_float,
+    maximum,
+    splat,
+    store_first,
+    store_float,
+)
+
+_ZERO = np.float32(0)
+
+
+@njit
+def _rstd_and_scale(c, var, weight, eps):
+    """1 / sqrt(var + eps) and that times the weight, of channel c."""
+    deviation = np.sqrt(np.float64(load_float(var + c * 4)) + np.float64(load_float(eps)))
+    rstd = 1.0 / deviation if deviation != 0.0 else np.inf  # numba's division would raise
+    return rstd, rstd * np.float64(load_float(weight + c * 4)) if weight else rstd
+
+
+@Kernel
+def _normalise(arguments, task):
+    """y = x scale + shift, plus a shortcut, not below 0 where relu is set; of task 0, per channel (mean, rstd, scale, shift).
+
+    A row is `fold` pixels.
+    """
+    (
+        x, rows, channels, fold, mean, var, weight, bias, eps, shortcut, relu, y, kept, slab, slab_size, tasks,
+    ) = unpack(arguments, 16)  # fmt: skip
+    scale = slab + task * slab_size
+    columns = channels * fold
+    shift = scale + columns * 4
+    for c in range(channels):
+        m = np.float64(load_float(mean + c * 4))
+        rstd, factor = _rstd_and_scale(c, var, weight, eps)
+        offset = np.float64(load_float(bias + c * 4)) - m * factor if bias else -m * factor
+        for i in range(c, columns, channels):
+            store_float(scale + i * 4, np.float32(factor))
+            store_float(shift + i * 4, np.float32(offset))
+        if task == 0:
+            store_float(kept + c * 4, np.float32(m))
+            store_float(kept + (channels + c) * 4, np.float32(rstd))
+            store_float(kept + (2 * channels + c) * 4, np.float32(factor))
+            store_float(kept + (3 * channels + c) * 4, np.float32(offset))
+    floor = splat(_ZERO) if relu else splat(np.float32(-np.inf))
+    first, last = split(rows, task, tasks)
+    for row in range(first, last):
+        at = row * columns * 4
+        for c in range(0, columns, LANES):
+            left, to = columns - c, at + c * 4
+            value = fma(load_first(x + to, left), load_first(scale + c * 4, left), load_first(shift + c * 4, left))
+            if shortcut:
+                value = value + load_first(shortcut + to, left)
+            store_first(y + to, maximum(value, floor), left)
+
+
+def normalise(
+    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool,
+    shortcut: Array | None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """(y, what a backward needs: mean, rstd, scale and shift, a row each); all float32 and contiguous."""
+    view = Rows.of(x)
+    channels = x.shape[-1]
+    y, kept = np.empty_like(x), np.empty((4, channels), dtype=np.float32)
+    room = 2 * view.columns * 4 + 64
+    launch(
+        _normalise, x, view.rows, channels, view.fold, mean, var, weight, bias, _number(eps), shortcut, int(relu), y,
+        kept, scratch("given", threads() * room), room, threads(),
+    )  # fmt: skip
+    return y, kept
+
+
+@Kernel
+def _fold(arguments, task):
+    """Filters times their channel's scale, biases as the norm moves them."""
+    (filters, outs, size, own, mean, var, weight, bias, eps, folded, offsets, tasks) = unpack(arguments, 12)
+    first, last = split(outs, task, tasks)
+    for o in range(first, last):
+        _, factor = _rstd_and_scale(o, var, weight, eps)
+        offset = np.float64(load_float(bias + o * 4)) if bias else 0.0
+        centre = np.float64(load_float(own + o * 4)) if own else 0.0
+        store_float(offsets + o * 4, np.float32(offset + (centre - np.float64(load_float(mean + o * 4))) * factor))
+        times = splat(np.float32(factor))
+        for c in range(0, size, LANES):
+            at = (o * size + c) * 4
+            store_first(folded + at, load_first(filters + at, size - c) * times, size - c)
+
+
+def fold(
+    filters: Array, own: Array | None, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Array]:
+    """(filters, biases) that do what `filters` with biases `own`, and then the norm, do."""
+    folded, offsets = np.empty_like(filters), np.empty(len(filters), dtype=np.float32)
+    launch(
+        _fold, filters, len(filters), filters[0].size, own, mean, var, weight, bias, _number(eps), folded, offsets,
+        threads(),
+    )  # fmt: skip
+    return folded, offsets
+
+
+@lru_cache(maxsize=64)
+def _number(value: float) -> Array:
+    """A number as kernels read it."""
+    return np.array([value], dtype=np.float32)
