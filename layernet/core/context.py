@@ -74,6 +74,9 @@ class _State(Enum):
     NOT_NEEDED = auto()  # nothing trained in or below the layer
 
 
+_RECORDED, _UNRECORDED = _State.RECORDED, _State.UNRECORDED  # what every call looks at, without a look-up in the class
+
+
 class Context:
     """A layer's side of one call: arrays, kernels, randomness, and the place for what backward needs.
 
@@ -115,7 +118,7 @@ class Context:
         self.training = tape.training
         self.needs_input_grad = needs_input_grad
         self._layer = layer
-        self._state = _State.RECORDED if recording else _State.UNRECORDED
+        self._state = _RECORDED if recording else _UNRECORDED
         self._parent = parent
         self._number = number  # how often the parent had called this layer before
         self._calls: dict[int, int] | None = None
@@ -133,12 +136,8 @@ class Context:
 
     def save(self, *values: Any) -> None:
         """Keep anything (arrays, None, the branch taken) for `backward`. Does nothing when no backward will run."""
-        if self._recording:
+        if self._state is _RECORDED:
             self._saved = values
-
-    @property
-    def _recording(self) -> bool:
-        return self._state is _State.RECORDED
 
     @property
     def saved(self) -> tuple[Any, ...]:
@@ -252,7 +251,7 @@ class Context:
             self._calls = {}
         number = self._calls.get(id(child), 0)
         self._calls[id(child)] = number + 1
-        return self._run(child, x, needs_input_grad, recording and self._recording, number)
+        return self._run(child, x, needs_input_grad, recording and self._state is _RECORDED, number)
 
     def recall(self, tape: Context, x: Array) -> Context:
         """Run a call made with `recording=False` once more, recording: the same randomness, no statistics updated."""
@@ -268,7 +267,7 @@ class Context:
         """Run the backward of a child's call: the gradient with respect to its input, None when nobody needs it."""
         child = tape._layer
         assert child is not None
-        if tape._state is not _State.RECORDED:
+        if tape._state is not _RECORDED:
             if tape._state is _State.NOT_NEEDED:
                 return None
             raise ContractError(

@@ -14,7 +14,7 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.columns import add_columns, columns_of, is_small
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, threads_for, unpack
 from layernet.backend.compiled.pack import transpose
 from layernet.backend.compiled.product import linear, linear_input_gradient, offsets, pitch_of, rows_times
 from layernet.backend.compiled.simd import (
@@ -104,11 +104,12 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
     a_rows = offsets(out_height, down * padded_width * ins * 4, out_width, right * ins * 4)
     c_rows = offsets(out_height * out_width, outs * 4)
     slab = -(-padded_height * padded_width * ins * 4 // 64) * 64 + 256
+    tasks = threads_for(out.size * kh * kw * ins // 16)
     launch(
         _convolve, x, b, out, bias, int(relu), n, height, width, ins,
         top, left, padded_height, padded_width, a_rows, c_rows, out_height * out_width,
         kh, kw * ins, pitch * 4, out_height * out_width * outs * 4, outs,
-        scratch("convolve", threads() * slab), slab, threads(),
+        scratch("convolve", tasks * slab), slab, tasks,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads_for, unpack
 from layernet.backend.compiled.norm import Rows
 from layernet.backend.compiled.simd import (
     LANES,
@@ -81,10 +81,10 @@ def normalise(
     view = Rows.of(x)
     channels = x.shape[-1]
     y, kept = np.empty_like(x), np.empty((4, channels), dtype=np.float32)
-    room = 2 * view.columns * 4 + 64
+    room, tasks = 2 * view.columns * 4 + 64, threads_for(x.size)
     launch(
         _normalise, x, view.rows, channels, view.fold, mean, var, weight, bias, _number(eps), shortcut, int(relu), y,
-        kept, scratch("given", threads() * room), room, threads(),
+        kept, scratch("given", tasks * room), room, tasks,
     )  # fmt: skip
     return y, kept
 
@@ -112,7 +112,7 @@ def fold(
     folded, offsets = np.empty_like(filters), np.empty(len(filters), dtype=np.float32)
     launch(
         _fold, filters, len(filters), filters[0].size, own, mean, var, weight, bias, _number(eps), folded, offsets,
-        threads(),
+        threads_for(filters.size),
     )  # fmt: skip
     return folded, offsets
 

@@ -101,6 +101,15 @@ def threads() -> int:
     return int(_count())
 
 
+LITTLE = 1 << 16
+"""Numbers, or sixteen times as many multiply-adds, that one thread is done with before a second has woken up: 4 us."""
+
+
+def threads_for(numbers: int) -> int:
+    """How many threads are worth their start for a kernel that reads or writes so many numbers."""
+    return 1 if numbers < LITTLE else threads()
+
+
 def _quick_count() -> Callable[[], int]:
     """numba's own count: get_num_threads takes a lock first, lest the threads be started twice, which costs 0.4 us."""
     get_num_threads()  # starts them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads_for, unpack
 from layernet.backend.compiled.simd import (
     LANES,
     TILE_COLUMNS,
@@ -38,7 +38,7 @@ def transpose(matrix: Array, pitch: int, name: str = "transposed") -> int:
     """The address of matrix^T in scratch memory, its rows filled with zeros to `pitch` floats."""
     rows, columns = matrix.shape
     target = scratch(name, columns * pitch * 4)
-    launch(_transpose, matrix, rows, columns, target, pitch, threads())
+    launch(_transpose, matrix, rows, columns, target, pitch, threads_for(matrix.size))
     return target
 
 
@@ -59,5 +59,5 @@ def panels(matrix: Array, name: str = "panels") -> int:
     """The address of the matrix in panels of TILE_COLUMNS columns, in scratch memory."""
     rows, columns = matrix.shape
     target = scratch(name, rows * -(-columns // TILE_COLUMNS) * TILE_COLUMNS * 4)
-    launch(_panels, matrix, rows, columns, target, threads())
+    launch(_panels, matrix, rows, columns, target, threads_for(matrix.size))
     return target

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, address, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, address, launch, scratch, split, threads_for, unpack
 from layernet.backend.compiled.pack import panels, transpose
 from layernet.backend.compiled.simd import (
     BYTES,
@@ -68,7 +68,7 @@ def _product(
     by_rows = rows // TILE_ROWS >= -(-columns // TILE_COLUMNS)
     launch(
         _multiply, a, a_rows, a_inner, rows, b, panel_step, b_inner, depth, out, c_rows,
-        columns, bias, int(relu), int(by_rows), threads(),
+        columns, bias, int(relu), int(by_rows), threads_for(rows * columns * depth // 16),
     )  # fmt: skip
 
 
@@ -133,14 +133,14 @@ def linear(x: Array, weight: Array, bias: Array | None, out: Array, relu: bool =
     """out (M, out) = x (M, in) weight^T + bias."""
     outs, depth = weight.shape
     if len(x) == 1:
-        launch(_multiply_one, weight, outs, depth, x, bias, int(relu), out, threads())
+        launch(_multiply_one, weight, outs, depth, x, bias, int(relu), out, threads_for(weight.size))
         return
     if len(x) <= FEW:
         columns = transpose(x, TILE_COLUMNS)
-        room = TILE_ROWS * TILE_COLUMNS * 4
+        room, tasks = TILE_ROWS * TILE_COLUMNS * 4, threads_for(weight.size)
         launch(
             _multiply_few, weight, offsets(outs, depth * 4), outs, depth, columns, TILE_COLUMNS, len(x), bias,
-            int(relu), out, offsets(TILE_ROWS, TILE_COLUMNS * 4), scratch("few", threads() * room), room, threads(),
+            int(relu), out, offsets(TILE_ROWS, TILE_COLUMNS * 4), scratch("few", tasks * room), room, tasks,
         )  # fmt: skip
         return
     pitch = pitch_of(outs)
