@@ -19,11 +19,7 @@ def takes(*arrays: Array | None) -> bool:
 
 def by_channel(channels: int, *vectors: Array | None) -> bool:
     """Whether each that is given has one number a channel."""
-    shape = (channels,)
-    for v in vectors:
-        if v is not None and v.shape != shape:
-            return False
-    return True
+    return all(v is None or v.shape == (channels,) for v in vectors)
 
 
 def gradient(dy: Array, shape: Shape) -> Array:

@@ -113,7 +113,8 @@ def threads_for(numbers: int) -> int:
 def _quick_count() -> Callable[[], int]:
     """numba's own count: get_num_threads takes a lock first, lest the threads be started twice, which costs 0.4 us."""
     get_num_threads()  # starts them
-    return getattr(parallel, "_get_num_threads", get_num_threads)
+    count: Callable[[], int] = getattr(parallel, "_get_num_threads", get_num_threads)
+    return count
 
 
 _count = _quick_count()

@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled import direct, direct_gradient, elementwise, given, norm, product, winograd, winograd_gradient
+from layernet.backend.compiled import (
+    direct,
+    direct_gradient,
+    elementwise,
+    given,
+    norm,
+    product,
+    winograd,
+    winograd_gradient,
+)
 from layernet.backend.compiled.activation import CompiledActivationOps
 from layernet.backend.compiled.arithmetic import CompiledArithmeticOps
 from layernet.backend.compiled.arrays import by_channel, gradient, takes

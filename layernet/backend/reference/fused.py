@@ -97,7 +97,7 @@ class FusedOps(ActivationOps, ConvOps, NormOps):
         eps: float,
     ) -> tuple[Array, Array]:
         """(filters, biases) of a convolution that does what one with `filters` (out, ...) and biases `own` does, and
-        then batch_norm_given: norm(f x + own) = (scale f) x + (own - mean) scale + bias, scale = weight / sqrt(var + eps).
+        then batch_norm_given: norm(f x + own) = (scale f) x + (own - mean) scale + bias, scale = weight / deviation.
         """
         scale = 1.0 / self.xp.sqrt(var + eps)
         if weight is not None:
