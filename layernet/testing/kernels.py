@@ -76,6 +76,13 @@ def _norm_of_residual(ops: Any, numbers: Numbers) -> Results:
     return [y, mean, var, *ops.batch_norm_relu_backward(numbers(3, 5, 4, 21), res)]
 
 
+def _norm_in_evaluation(ops: Any, numbers: Numbers) -> Results:
+    x, mean, var, weight, bias = numbers(3, 5, 4, 21), numbers(21), abs(numbers(21)), numbers(21), numbers(21)
+    y, res = ops.batch_norm_given_relu(x, mean, var, weight, bias, 1e-2)
+    folded = ops.fold_norm(numbers(21, 3, 3, 5), None, mean, var, weight, bias, 1e-2)
+    return [y, *ops.batch_norm_given_relu_backward(numbers(3, 5, 4, 21), res), *folded]
+
+
 def _cross_entropy(ops: Any, numbers: Numbers) -> Results:
     logits = numbers(7, 19)
     (loss, count), res = ops.cross_entropy(logits, ops.xp.arange(7))
@@ -136,7 +143,9 @@ FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
         _pair("linear_relu", (5, 37), (21, 37), (21,)),
         _pair("linear", (1, 37), (21, 37), None),
     ),
-    "batch norm": _all(_pair("batch_norm", (3, 5, 4, 21), (21,), (21,), also=[1e-5]), _norm_of_residual),
+    "batch norm": _all(
+        _pair("batch_norm", (3, 5, 4, 21), (21,), (21,), also=[1e-5]), _norm_of_residual, _norm_in_evaluation
+    ),
     "layer norm": _all(
         _pair("layer_norm", (9, 21), (21,), (21,), also=[1e-5]), _pair("rms_norm", (9, 21), (21,), also=[1e-5])
     ),
