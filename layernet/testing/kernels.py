@@ -78,7 +78,7 @@ def _norm_of_residual(ops: Any, numbers: Numbers) -> Results:
 
 def _norm_in_evaluation(ops: Any, numbers: Numbers) -> Results:
     x, mean, var, weight, bias = numbers(3, 5, 4, 21), numbers(21), abs(numbers(21)), numbers(21), numbers(21)
-    y, res = ops.batch_norm_given_relu(x, mean, var, weight, bias, 1e-2)
+    y, res = ops.batch_norm_given_relu(x, mean, var, weight, bias, 1e-2, numbers(3, 5, 4, 21))
     folded = ops.fold_norm(numbers(21, 3, 3, 5), None, mean, var, weight, bias, 1e-2)
     return [y, *ops.batch_norm_given_relu_backward(numbers(3, 5, 4, 21), res), *folded]
 
