@@ -39,9 +39,9 @@ def _rstd_and_scale(c, var, weight, eps):
 
 @Kernel
 def _normalise(arguments, task):
-    """y = x scale + shift, plus a shortcut, not below 0 where relu is set; of task 0, per channel (mean, rstd, scale, shift).
+    """y = x scale + shift, plus a shortcut, not below 0 where relu is set.
 
-    A row is `fold` pixels.
+    A row is `fold` pixels. The first task also writes (mean, rstd, scale, shift) of each channel.
     """
     (
         x, rows, channels, fold, mean, var, weight, bias, eps, shortcut, relu, y, kept, slab, slab_size, tasks,

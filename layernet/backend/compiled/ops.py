@@ -332,8 +332,8 @@ def _norm_given(
         return None
     if not takes(mean, var, weight, bias):
         return None
-    y, vectors = given.normalise(x, mean, var, weight, bias, eps, relu, shortcut)
-    return y, _kept(x, y, *vectors, relu, shortcut)
+    y, (means, rstd, scale, shift) = given.normalise(x, mean, var, weight, bias, eps, relu, shortcut)
+    return y, _kept(x, y, means, rstd, scale, shift, relu, shortcut)
 
 
 def _norm_given_gradients(
