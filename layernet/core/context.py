@@ -50,7 +50,10 @@ class Tape:
         self.steps = steps
         self.outputs: dict[str, Array] = {}
         self.output_grads: dict[str, Array] = {}
+        self.reader: Layer | None = None
+        """The whole of the net that ran."""
         self.root: Context | None = None
+        """Its call, until backward takes it."""
         self.replaying = False
         self._updates: list[tuple[Buffer, Array, float]] = []
 
@@ -270,11 +273,7 @@ class Context:
         if tape._state is not _RECORDED:
             if tape._state is _State.NOT_NEEDED:
                 return None
-            raise ContractError(
-                f"{child.label}: backward cannot run, because its forward "
-                + ("was not recorded" if tape._state is _State.UNRECORDED else "was already gone back through"),
-                "run forward again: a recorded pass has one backward",
-            )
+            raise no_way_back(child, spent=tape._state is _State.SPENT)
         if dy.shape != (*tape._in_shape[:1], *child.out_shape):
             raise ContractError(
                 f"{child.label}: the gradient of its output has shape {dy.shape}, "
@@ -333,6 +332,15 @@ class Context:
         """
         around = [] if self._parent is None else self._parent._repeats()
         return [*around, self._layer.path, self._number] if self._layer and self._number else around
+
+
+def no_way_back(layer: Layer, spent: bool) -> ContractError:
+    """What is raised for a backward without a forward of its own."""
+    return ContractError(
+        f"{layer.label}: backward cannot run, because its forward "
+        + ("was already gone back through" if spent else "was not recorded"),
+        "run forward again: a recorded pass has one backward",
+    )
 
 
 def _fits(array: Any, shape: Shape, kind: Any) -> bool:

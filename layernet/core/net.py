@@ -11,7 +11,7 @@ import numpy as np
 
 from layernet.backend import Array, Shape, shape_of
 from layernet.backend.device import Device, get_device, kernels_for
-from layernet.core.context import Context, Steps, Tape
+from layernet.core.context import Context, Steps, Tape, no_way_back
 from layernet.core.layer import Layer, tie
 from layernet.core.param import Arena, Buffer, Param, Tensor
 from layernet.core.plan import plan_steps
@@ -161,8 +161,11 @@ class Net:
             steps = self.steps(inference=not training and not recording)
             tape = Tape(device, dtype, training, recording, self.seed, step, micro_batch, steps)
             top = Context(tape, None, needs_input_grad, recording)
-            y, tape.root = top.call(self.root, x, needs_input_grad=needs_input_grad)
+            y, call = top.call(self.root, x, needs_input_grad=needs_input_grad)
             tape.outputs["output"] = y
+            tape.reader = self.root
+            if recording:  # else nothing leads from the tape to the calls: all of it goes when the last of it is let go
+                tape.root = call
         return tape
 
     def steps(self, inference: bool = False) -> Steps:
@@ -175,8 +178,14 @@ class Net:
         `dy` is the gradient of the output, or a mapping of output names to gradients. Updates of running statistics
         are applied now, or by `tape.update_buffers()` later. Gradients add up until `zero_grad`.
         """
-        if tape.root is None or tape.root.layer is not self.root:
+        if tape.reader is not self.root:
             raise UsageError("the tape is of another net", "go back through a pass with the net that made it")
+        call, tape.root = (
+            tape.root,
+            None,
+        )  # calls know their tape: kept in it, only the garbage collector would free them
+        if call is None:
+            raise no_way_back(self.root, spent=tape.recording)
         grads = dict(dy) if isinstance(dy, Mapping) else {"output": dy}
         for name in grads:
             if name not in tape.outputs:
@@ -188,7 +197,7 @@ class Net:
                 gradient = tape.device.xp.zeros_like(tape.output)
             tape.output_grads = grads
             top = Context(tape)
-            dx = top.backward(tape.root, gradient)
+            dx = top.backward(call, gradient)
             tape.output_grads = {}
             if update_buffers:
                 tape.update_buffers()
