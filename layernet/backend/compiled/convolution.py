@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.compiled import direct, direct_gradient, product, winograd, winograd_gradient
+from layernet.backend.compiled import direct, direct_gradient, grouped, product, winograd, winograd_gradient
 from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.grouped import takes_groups
 from layernet.backend.compiled.parts import plain
 from layernet.backend.reference.channels import ChannelOps
 from layernet.backend.reference.conv import ConvOps
@@ -26,6 +27,9 @@ class CompiledConvOps(ConvOps, ChannelOps):
         bias = None if bias is None else np.ascontiguousarray(bias, dtype=np.float32)
         if _is_plain(window, groups):
             self._plain_y(x, weight, bias, window, y, relu)
+            return y
+        if takes_groups(groups, weight.shape[3], len(weight) // groups):
+            grouped.convolve(x, weight, bias, window, groups, y, relu)
             return y
         inner, pixels, places = plain(window, x.shape[1:3])
         for group in _groups(groups, len(weight), x.shape[3]):
@@ -45,6 +49,9 @@ class CompiledConvOps(ConvOps, ChannelOps):
         if _is_plain(window, groups):
             self._plain_dx(dy, weight, window, dx)
             return dx
+        if takes_groups(groups, weight.shape[3], len(weight) // groups):
+            grouped.input_gradient(dy, weight, window, groups, dx)
+            return dx
         inner, pixels, places = plain(window, (shape[1], shape[2]))
         for group in _groups(groups, len(weight), shape[3]):
             sent = places.take_apart(dy, group.first_out, group.outs)
@@ -61,6 +68,9 @@ class CompiledConvOps(ConvOps, ChannelOps):
         dw = np.empty(shape, dtype=np.float32)
         if _is_plain(window, groups):
             self._plain_dw(dy, x, window, dw)
+            return dw
+        if takes_groups(groups, shape[3], shape[0] // groups):
+            grouped.filter_gradient(x, dy, window, groups, dw)
             return dw
         inner, pixels, places = plain(window, x.shape[1:3])
         for group in _groups(groups, shape[0], x.shape[3]):
