@@ -168,7 +168,9 @@ def _lanes(groups: int, ins: int, outs: int) -> _Lanes | None:
 
 def takes_groups(groups: int, ins: int, outs: int) -> bool:
     """Whether groups of so many input and output channels are few enough for a vector to hold several."""
-    return groups > 1 and ins < FEW and outs < FEW and None not in (_lanes(groups, ins, outs), _lanes(groups, outs, ins))
+    return (
+        groups > 1 and ins < FEW and outs < FEW and None not in (_lanes(groups, ins, outs), _lanes(groups, outs, ins))
+    )
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int, y: Array, relu: bool) -> None:

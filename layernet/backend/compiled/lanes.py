@@ -159,6 +159,33 @@ def taps_in_line(taps: int):
     return products
 
 
+def taps_side_by_side(lines: int, taps: int):
+    """The intrinsic (line, line_step, step, filter, filter_step, a, b, c, d): `lines` lines of `taps` taps each.
+
+    As `taps_in_line` where places are as far apart as taps: they share what they see.
+    """
+
+    @intrinsic
+    def products(typingctx, line, line_step, step, filter, filter_step, a, b, c, d):
+        def generate(context, builder, signature, arguments):
+            line, line_step, step, filter, filter_step, *sums = arguments
+            for i in range(lines):
+                seen = []
+                for p in range(taps + len(sums) - 1):
+                    at = builder.add(line, builder.mul(step, _INT64(p)))
+                    seen.append(builder.load(_pointer(builder, at, _VECTOR), align=4))
+                for tap in range(taps):
+                    at = builder.add(filter, builder.mul(filter_step, _INT64(i * taps + tap)))
+                    weight = builder.load(_pointer(builder, at, _VECTOR), align=4)
+                    sums = [_fma(builder, seen[p + tap], weight, sum) for p, sum in enumerate(sums)]
+                line = builder.add(line, line_step)
+            return context.make_tuple(builder, signature.return_type, sums)
+
+        return types.UniTuple(vec, 4)(*[types.intp] * 5, vec, vec, vec, vec), generate
+
+    return products
+
+
 def _whole_or_part(builder, count, emit):
     """What `emit(load, store)` emits, once for whole vectors and once for their first `count` lanes.
 

@@ -1,8 +1,8 @@
 """What makes plain convolutions of dilated and grouped ones: copies of every d-th pixel, of a group's channels.
 
-With dilation d and stride s, place h sees the pixels h s - p + d j. Of the places, those that are r modulo d / gcd(d, s)
-see pixels of one remainder modulo d only; every d-th pixel makes a small image, on which they are a plain convolution
-with stride s / gcd(d, s). So the small images are as a larger batch, and all that is fast for plain convolution serves.
+With dilation d and stride s, place h sees the pixels h s - p + d j. Those places that are r modulo d / gcd(d, s) see
+pixels of one remainder modulo d only; every d-th pixel makes a small image, on which they are a plain convolution with
+stride s / gcd(d, s). So the small images are as a larger batch, and all that is fast for plain convolution serves.
 """
 
 from __future__ import annotations
