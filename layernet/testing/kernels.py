@@ -139,6 +139,7 @@ FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
     "depthwise": _pair("conv2d", (2, 9, 7, 21), (21, 3, 3, 1), (21,), also=[_same(3), 21]),
     "grouped": _all(
         _pair("conv2d", (2, 9, 7, 6), (4, 3, 3, 3), (4,), also=[_HALF, 2]),
+        _pair("conv2d", (2, 9, 7, 21), (57, 1, 1, 7), (57,), also=[Window((1, 1)), 3]),
         _pair("conv2d", (2, 9, 7, 34), (38, 3, 3, 17), (38,), also=[_same(3), 2]),
     ),
     "dilated": _pair("conv2d", (2, 11, 9, 17), (21, 3, 3, 17), (21,), also=[Window((3, 3), dilation=(2, 3))]),

@@ -12,6 +12,7 @@ from layernet.backend.compiled import direct, direct_gradient, grouped, product,
 from layernet.backend.compiled.arrays import takes
 from layernet.backend.compiled.grouped import takes_groups
 from layernet.backend.compiled.parts import plain
+from layernet.backend.compiled.pointwise import multiply_groups
 from layernet.backend.reference.channels import ChannelOps
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.window import Window
@@ -31,12 +32,15 @@ class CompiledConvOps(ConvOps, ChannelOps):
         if takes_groups(groups, weight.shape[3], len(weight) // groups):
             grouped.convolve(x, weight, bias, window, groups, y, relu)
             return y
+        if _is_pointwise(window):
+            matrices = weight.reshape(groups, -1, weight.shape[3]).transpose(0, 2, 1)
+            multiply_groups(x, matrices, bias, y, relu)
+            return y
         inner, pixels, places = plain(window, x.shape[1:3])
         for group in _groups(groups, len(weight), x.shape[3]):
             seen = pixels.take_apart(x, group.first_in, group.ins)
             part = np.empty((len(seen), *places.small, group.outs), dtype=np.float32)
-            own = None if bias is None else np.ascontiguousarray(bias[group.filters])
-            self._plain_y(seen, weight[group.filters], own, inner, part, relu)
+            self._plain_y(seen, weight[group.filters], None if bias is None else bias[group.filters], inner, part, relu)
             places.put_together(part, y, group.first_out)
         return y
 
@@ -51,6 +55,9 @@ class CompiledConvOps(ConvOps, ChannelOps):
             return dx
         if takes_groups(groups, weight.shape[3], len(weight) // groups):
             grouped.input_gradient(dy, weight, window, groups, dx)
+            return dx
+        if _is_pointwise(window):
+            multiply_groups(dy, weight.reshape(groups, -1, weight.shape[3]), None, dx)
             return dx
         inner, pixels, places = plain(window, (shape[1], shape[2]))
         for group in _groups(groups, len(weight), shape[3]):
@@ -129,6 +136,10 @@ def _groups(groups: int, outs: int, ins: int) -> Iterator[_Group]:
 
 def _is_plain(window: Window, groups: int) -> bool:
     return groups == 1 and window.dilation == (1, 1)
+
+
+def _is_pointwise(window: Window) -> bool:
+    return (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), ((0, 0), (0, 0)))
 
 
 def _corner(window: Window) -> tuple[int, int]:

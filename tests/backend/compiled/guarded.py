@@ -52,6 +52,7 @@ LARGE: dict[str, tuple[Callable[[], Layer], tuple[int, ...], int]] = {
     "depthwise, several filters a channel": (lambda: Conv2d(42, 3, padding=1, groups=21), (9, 7, 21), 2),
     "groups of few channels, strided": (lambda: Conv2d(35, 3, stride=2, padding=1, groups=5), (9, 7, 25), 2),
     "groups of many": (lambda: Conv2d(38, 3, padding=1, groups=2), (9, 7, 34), 2),
+    "1x1 in groups": (lambda: Conv2d(57, 1, groups=3), (9, 5, 21), 2),
     "dilated": (lambda: Conv2d(19, 3, padding=2, dilation=2), (11, 9, 17), 2),
     "dilated, strided": (lambda: Conv2d(19, 3, stride=2, padding=3, dilation=3), (13, 11, 5), 2),
     "blocks": (lambda: Bottleneck(17, stride=2), (13, 11, 35), 2),
