@@ -1,4 +1,4 @@
-"""Compiled transposed, grouped and dilated convolution against the reference in float64, on random shapes and windows."""
+"""Compiled transposed, grouped and dilated convolution against the reference in float64, on random shapes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_both_as_the_reference(case, transposed, seed):
     compare(ours, getattr(REFERENCE, f"{name}_backward")(dy.astype(np.float64), exact_res), 10 * x.size)
 
 
-@pytest.mark.parametrize("groups, ins, outs", [(5, 3, 4), (21, 1, 2), (16, 2, 1)])
+@pytest.mark.parametrize(("groups", "ins", "outs"), [(5, 3, 4), (21, 1, 2), (16, 2, 1)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_groups_of_few_channels_keep_a_nan_to_themselves(groups, ins, outs, stride):
     rng = np.random.default_rng(0)
