@@ -135,6 +135,33 @@ def _input_gradient(arguments, task):
                 store_first(dx + (row * width + column) * pixel + at, total, left)
 
 
+@njit
+def _add_three(line, gradients, step, tap_step, pixel, tap_first, tap_end, part):
+    """Add to the sums of a line's three taps; where all of them lie in the image, one gradient serves them all."""
+    begin = max(load_int(tap_first), load_int(tap_first + 8), load_int(tap_first + 16))
+    end = max(begin, min(load_int(tap_end), load_int(tap_end + 8), load_int(tap_end + 16)))
+    a = splat(_ZERO)
+    b, c, d, e, f = a, a, a, a, a
+    seen, sent = line + begin * step, gradients + begin * pixel
+    for _ in range((end - begin) // 2):
+        g, h = load(sent), load(sent + pixel)
+        then = seen + step
+        a, d = fma(load(seen), g, a), fma(load(then), h, d)
+        b, e = fma(load(seen + tap_step), g, b), fma(load(then + tap_step), h, e)
+        c, f = fma(load(seen + 2 * tap_step), g, c), fma(load(then + 2 * tap_step), h, f)
+        seen, sent = then + step, sent + 2 * pixel
+    end -= (end - begin) % 2
+    a, b, c = a + d, b + e, c + f
+    for j in range(3):
+        total = a if j == 0 else b if j == 1 else c
+        first, last = load_int(tap_first + j * 8), load_int(tap_end + j * 8)
+        for column in range(first, min(last, begin)):
+            total = fma(load(line + column * step + j * tap_step), load(gradients + column * pixel), total)
+        for column in range(max(end, first), last):
+            total = fma(load(line + column * step + j * tap_step), load(gradients + column * pixel), total)
+        store(part + j * pixel, load(part + j * pixel) + total)
+
+
 @Kernel
 def _filter_gradient(arguments, task):
     """Per task, by tap: the sum of dy x over its rows of places; sums of one image each, added up."""
@@ -158,6 +185,12 @@ def _filter_gradient(arguments, task):
             left, at = channels - c, c * 4
             for i in range(first_line, end_line):
                 line = image + (i * down * width - left_edge) * pixel + at
+                if kernel_width == 3 and left >= LANES:
+                    _add_three(
+                        line, gradient + at, stride * pixel, right * pixel, pixel, tap_first, tap_end,
+                        part + i * 3 * pixel + at,
+                    )  # fmt: skip
+                    continue
                 for j in range(kernel_width):
                     total = splat(_ZERO)
                     first, last = load_int(tap_first + j * 8), load_int(tap_end + j * 8)
