@@ -175,9 +175,8 @@ def takes_groups(groups: int, ins: int, outs: int) -> bool:
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, groups: int, y: Array, relu: bool) -> None:
     """y (N, H', W', out) = conv(x (N, H, W, in), weight (out, kh, kw, in / groups))."""
-    out = y.shape[1:3]
     (top, _), (left, _) = window.padding
-    padded = tuple((out[axis] - 1) * window.stride[axis] + window.extent[axis] for axis in (0, 1))
+    padded = tuple(x.shape[1 + axis] + sum(window.padding[axis]) for axis in (0, 1))
     by_tap = weight.reshape(len(weight), -1)
     _run(x, by_tap, bias, window, groups, y, relu, (top, left), (1, 1), padded, (0, 0), window.stride)
 
@@ -221,7 +220,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, groups: int, dw: Array)
     out, outs = dy.shape[1:3], dy.shape[3]
     held = _lanes(groups, ins // groups, outs // groups)
     assert held is not None
-    padded = tuple((out[axis] - 1) * window.stride[axis] + window.extent[axis] for axis in (0, 1))
+    padded = tuple(x.shape[1 + axis] + sum(window.padding[axis]) for axis in (0, 1))
     taps, pitch = dw[0].size, -(-outs // LANES) * LANES
     slab = _room(padded, ins)
     sums = scratch("parts", threads() * taps * pitch * 4)

@@ -107,3 +107,15 @@ def test_one_pixel_under_a_dilated_window():
     wanted = np.zeros_like(weight)
     wanted[:, 1, 1] = np.outer(y[0, 0, 0], x[0, 0, 0])
     np.testing.assert_allclose(dw, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("groups", [1, 7])
+def test_windows_that_see_nothing_of_the_image(groups, dilation):
+    window = Window((2, 2), (50, 50), ((40, 0), (40, 0)), (dilation, dilation))
+    x, weight = np.ones((2, 1, 3, 21), np.float32), np.ones((7, 2, 2, 21 // groups), np.float32)
+    y, res = COMPILED.conv2d(x, weight, np.arange(7, dtype=np.float32), window, groups)
+    assert (y == np.arange(7)).all()
+    dx, dw, _ = COMPILED.conv2d_backward(y, res)
+    assert not dx.any()
+    assert not dw.any()
