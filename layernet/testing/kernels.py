@@ -137,7 +137,12 @@ FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
     "convolution 3x3": _pair("conv2d", (2, 9, 7, 17), (21, 3, 3, 17), (21,), also=[_same(3)]),
     "convolution 5x5": _pair("conv2d", (2, 9, 7, 17), (21, 5, 5, 17), (21,), also=[_same(5)]),
     "depthwise": _pair("conv2d", (2, 9, 7, 21), (21, 3, 3, 1), (21,), also=[_same(3), 21]),
-    "grouped": _pair("conv2d", (2, 9, 7, 6), (4, 3, 3, 3), (4,), also=[_HALF, 2]),
+    "grouped": _all(
+        _pair("conv2d", (2, 9, 7, 6), (4, 3, 3, 3), (4,), also=[_HALF, 2]),
+        _pair("conv2d", (2, 9, 7, 21), (57, 1, 1, 7), (57,), also=[Window((1, 1)), 3]),
+        _pair("conv2d", (2, 9, 7, 34), (38, 3, 3, 17), (38,), also=[_same(3), 2]),
+    ),
+    "dilated": _pair("conv2d", (2, 11, 9, 17), (21, 3, 3, 17), (21,), also=[Window((3, 3), dilation=(2, 3))]),
     "products": _all(
         _pair("linear", (70, 37), (21, 37), (21,)),
         _pair("linear_relu", (5, 37), (21, 37), (21,)),

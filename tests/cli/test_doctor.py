@@ -130,6 +130,7 @@ def test_a_wrong_kernel_is_found_and_the_others_are_looked_at() -> None:
         "convolution 5x5",
         "depthwise",
         "grouped",
+        "dilated",
         "sums",
         "updates",
     ]

@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
-from layernet.backend.compiled.lanes import prefetch, taps_in_line
+from layernet.backend.compiled.lanes import prefetch, taps_in_line, taps_side_by_side
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
 from layernet.backend.compiled.pool import geometry
 from layernet.backend.compiled.simd import LANES, fma, load, load_first, load_int, splat, store, store_first
@@ -21,6 +22,30 @@ from layernet.backend.window import Pair, Window
 
 _ZERO = np.float32(0)
 _one, _three, _five = taps_in_line(1), taps_in_line(3), taps_in_line(5)
+_three_near, _five_near, _three_by_three = taps_side_by_side(1, 3), taps_side_by_side(1, 5), taps_side_by_side(3, 3)
+
+
+@njit
+def _four_places(line, lines, line_step, tap_step, step, filter, taps, pixel, start):
+    """What four places `step` apart see in all their taps, times the filter, added to `start`."""
+    a, b, c, d = start, start, start, start
+    near = step == tap_step
+    if near and taps == 3 and lines == 3:
+        return _three_by_three(line, line_step, tap_step, filter, pixel, a, b, c, d)
+    for _ in range(lines):
+        if near and taps == 3:
+            a, b, c, d = _three_near(line, 0, tap_step, filter, pixel, a, b, c, d)
+        elif near and taps == 5:
+            a, b, c, d = _five_near(line, 0, tap_step, filter, pixel, a, b, c, d)
+        elif taps == 3:
+            a, b, c, d = _three(line, tap_step, step, filter, pixel, a, b, c, d)
+        elif taps == 5:
+            a, b, c, d = _five(line, tap_step, step, filter, pixel, a, b, c, d)
+        else:
+            for j in range(taps):
+                a, b, c, d = _one(line + j * tap_step, 0, step, filter + j * pixel, 0, a, b, c, d)
+        line, filter = line + line_step, filter + taps * pixel
+    return a, b, c, d
 
 
 @Kernel
@@ -42,26 +67,22 @@ def _convolve(arguments, task):
             prefetch(ahead + at)
         column = 0
         while column < out_width:
+            fast = last_inside - first_inside >= 4 and first_inside <= column < last_inside
+            if fast:  # the last four overlap those before
+                column = min(column, last_inside - 4)
             first_tap, end_tap = load_int(column_first + column * 8), load_int(column_end + column * 8)
             corner = image + load_int(column_pixel + column * 8) * pixel
             to = y + (row * out_width + column) * pixel
             lines, filters = corner + first_line * line_step, weight + first_line * kernel_width * pixel
             done = 0
-            if first_inside <= column and column + 3 < last_inside:
+            if fast:
                 while done + LANES <= channels:
                     at = done * 4
                     a = load(bias + at) if bias else splat(_ZERO)
-                    b, c, d = a, a, a
-                    line, filter = lines + at, filters + at
-                    for _ in range(first_line, end_line):
-                        if kernel_width == 3:
-                            a, b, c, d = _three(line, tap_step, step, filter, pixel, a, b, c, d)
-                        elif kernel_width == 5:
-                            a, b, c, d = _five(line, tap_step, step, filter, pixel, a, b, c, d)
-                        else:
-                            for j in range(kernel_width):
-                                a, b, c, d = _one(line + j * tap_step, 0, step, filter + j * pixel, 0, a, b, c, d)
-                        line, filter = line + line_step, filter + kernel_width * pixel
+                    a, b, c, d = _four_places(
+                        lines + at, end_line - first_line, line_step, tap_step, step, filters + at, kernel_width,
+                        pixel, a,
+                    )  # fmt: skip
                     store(to + at, a)
                     store(to + pixel + at, b)
                     store(to + 2 * pixel + at, c)
@@ -76,6 +97,10 @@ def _convolve(arguments, task):
                     total = load_first(bias + at, left) if bias else splat(_ZERO)
                     for i in range(end_line - first_line):
                         line, filter = lines + k * step + i * line_step + at, filters + i * kernel_width * pixel + at
+                        if left >= LANES:
+                            for j in range(first_tap, end_tap):
+                                total = fma(load(line + j * tap_step), load(filter + j * pixel), total)
+                            continue
                         for j in range(first_tap, end_tap):
                             w = load_first(filter + j * pixel, left)
                             total = fma(load_first(line + j * tap_step, left), w, total)
@@ -110,6 +135,33 @@ def _input_gradient(arguments, task):
                 store_first(dx + (row * width + column) * pixel + at, total, left)
 
 
+@njit
+def _add_three(line, gradients, step, tap_step, pixel, tap_first, tap_end, part):
+    """Add to the sums of a line's three taps; where all of them lie in the image, one gradient serves them all."""
+    begin = max(load_int(tap_first), load_int(tap_first + 8), load_int(tap_first + 16))
+    end = max(begin, min(load_int(tap_end), load_int(tap_end + 8), load_int(tap_end + 16)))
+    a = splat(_ZERO)
+    b, c, d, e, f = a, a, a, a, a
+    seen, sent = line + begin * step, gradients + begin * pixel
+    for _ in range((end - begin) // 2):
+        g, h = load(sent), load(sent + pixel)
+        then = seen + step
+        a, d = fma(load(seen), g, a), fma(load(then), h, d)
+        b, e = fma(load(seen + tap_step), g, b), fma(load(then + tap_step), h, e)
+        c, f = fma(load(seen + 2 * tap_step), g, c), fma(load(then + 2 * tap_step), h, f)
+        seen, sent = then + step, sent + 2 * pixel
+    end -= (end - begin) % 2
+    a, b, c = a + d, b + e, c + f
+    for j in range(3):
+        total = a if j == 0 else b if j == 1 else c
+        first, last = load_int(tap_first + j * 8), load_int(tap_end + j * 8)
+        for column in range(first, min(last, begin)):
+            total = fma(load(line + column * step + j * tap_step), load(gradients + column * pixel), total)
+        for column in range(max(end, first), last):
+            total = fma(load(line + column * step + j * tap_step), load(gradients + column * pixel), total)
+        store(part + j * pixel, load(part + j * pixel) + total)
+
+
 @Kernel
 def _filter_gradient(arguments, task):
     """Per task, by tap: the sum of dy x over its rows of places; sums of one image each, added up."""
@@ -133,6 +185,12 @@ def _filter_gradient(arguments, task):
             left, at = channels - c, c * 4
             for i in range(first_line, end_line):
                 line = image + (i * down * width - left_edge) * pixel + at
+                if kernel_width == 3 and left >= LANES:
+                    _add_three(
+                        line, gradient + at, stride * pixel, right * pixel, pixel, tap_first, tap_end,
+                        part + i * 3 * pixel + at,
+                    )  # fmt: skip
+                    continue
                 for j in range(kernel_width):
                     total = splat(_ZERO)
                     first, last = load_int(tap_first + j * 8), load_int(tap_end + j * 8)

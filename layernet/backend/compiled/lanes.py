@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -158,6 +159,33 @@ def taps_in_line(taps: int):
     return products
 
 
+def taps_side_by_side(lines: int, taps: int):
+    """The intrinsic (line, line_step, step, filter, filter_step, a, b, c, d): `lines` lines of `taps` taps each.
+
+    As `taps_in_line` where places are as far apart as taps: they share what they see.
+    """
+
+    @intrinsic
+    def products(typingctx, line, line_step, step, filter, filter_step, a, b, c, d):
+        def generate(context, builder, signature, arguments):
+            line, line_step, step, filter, filter_step, *sums = arguments
+            for i in range(lines):
+                seen = []
+                for p in range(taps + len(sums) - 1):
+                    at = builder.add(line, builder.mul(step, _INT64(p)))
+                    seen.append(builder.load(_pointer(builder, at, _VECTOR), align=4))
+                for tap in range(taps):
+                    at = builder.add(filter, builder.mul(filter_step, _INT64(i * taps + tap)))
+                    weight = builder.load(_pointer(builder, at, _VECTOR), align=4)
+                    sums = [_fma(builder, seen[p + tap], weight, sum) for p, sum in enumerate(sums)]
+                line = builder.add(line, line_step)
+            return context.make_tuple(builder, signature.return_type, sums)
+
+        return types.UniTuple(vec, 4)(*[types.intp] * 5, vec, vec, vec, vec), generate
+
+    return products
+
+
 def _whole_or_part(builder, count, emit):
     """What `emit(load, store)` emits, once for whole vectors and once for their first `count` lanes.
 
@@ -254,3 +282,54 @@ def window_sum(rows: int, columns: int):
         return vec(*[types.intp] * 4), generate
 
     return sum_of
+
+
+def spread_products(vectors: int):
+    """The intrinsic (address, o0, o1, o2, o3, lanes, factor, a, b, c, d): each sum gains factor times what lies there.
+
+    What lies at address + o: of its first `vectors` vectors those floats whose numbers, int32, stand at `lanes`.
+    """
+
+    @intrinsic
+    def products(typingctx, address, o0, o1, o2, o3, lanes, factor, a, b, c, d):
+        def generate(context, builder, signature, arguments):
+            address, *offsets, lanes, factor, a, b, c, d = arguments
+            numbers = builder.load(_pointer(builder, lanes, _INTEGERS), align=4)
+            sums = []
+            for offset, before in zip(offsets, (a, b, c, d), strict=True):
+                at = builder.add(address, offset)
+                value = None
+                for v in range(vectors):
+                    held = builder.load(_pointer(builder, builder.add(at, _INT64(4 * LANES * v)), _VECTOR), align=4)
+                    picked = _pick(builder, held, numbers)
+                    here = builder.icmp_signed("<", numbers, _same(LANES * v))
+                    value = picked if value is None else builder.select(here, value, picked)
+                sums.append(_fma(builder, value, factor, before))
+            return context.make_tuple(builder, signature.return_type, sums)
+
+        return types.UniTuple(vec, 4)(*[types.intp] * 6, vec, vec, vec, vec, vec), generate
+
+    return products
+
+
+def _pick(builder, values, numbers):
+    """The lanes of `values` of these numbers modulo LANES."""
+    if _PERMUTE:
+        return _call(builder, _PERMUTE, _VECTOR, [values, numbers])
+    numbers = builder.and_(numbers, _same(LANES - 1))
+    picked = ir.Constant(_VECTOR, ir.Undefined)
+    for lane in range(LANES):
+        at = builder.extract_element(numbers, _INT32(lane))
+        picked = builder.insert_element(picked, builder.extract_element(values, at), _INT32(lane))
+    return picked
+
+
+def _permutation() -> str:
+    """The processor's own permutation of lanes, which LLVM has no name for that fits all of them; or nothing."""
+    features = llvm.get_host_cpu_features()
+    if LANES == 16 and features.get("avx512f"):
+        return "llvm.x86.avx512.permvar.sf.512"
+    return "llvm.x86.avx2.permps" if LANES == 8 and features.get("avx2") else ""
+
+
+_PERMUTE = _permutation()

@@ -7,19 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled import (
-    direct,
-    direct_gradient,
-    elementwise,
-    given,
-    norm,
-    product,
-    winograd,
-    winograd_gradient,
-)
+from layernet.backend.compiled import elementwise, given, norm, product
 from layernet.backend.compiled.activation import CompiledActivationOps
 from layernet.backend.compiled.arithmetic import CompiledArithmeticOps
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
+from layernet.backend.compiled.convolution import CompiledConvOps, convolves
 from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
 from layernet.backend.compiled.embedding import CompiledEmbeddingOps
 from layernet.backend.compiled.group_norm import CompiledGroupNormOps
@@ -31,7 +23,6 @@ from layernet.backend.compiled.randomness import CompiledRandomOps
 from layernet.backend.compiled.rectifier import CompiledRectifierOps
 from layernet.backend.compiled.rows import CompiledRowOps
 from layernet.backend.compiled.threads import ThreadedOps
-from layernet.backend.compiled.transposed import CompiledGroupedOps
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.window import Window
 
@@ -48,7 +39,7 @@ class CompiledOps(
     CompiledGroupNormOps,
     CompiledLocalNormOps,
     CompiledDepthwiseOps,
-    CompiledGroupedOps,
+    CompiledConvOps,
     CompiledRandomOps,
     CompiledArithmeticOps,
     NumpyOps,
@@ -62,69 +53,44 @@ class CompiledOps(
     # convolution and matrix products
 
     def conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> tuple[Array, Any]:
-        if not _convolves(window, groups, x, weight) or not by_channel(len(weight), bias):
+        if not convolves(window, groups, x, weight) or not by_channel(len(weight), bias):
             return super().conv2d(x, weight, bias, window, groups)
-        return self._conv2d(x, weight, bias, window, False), (x, weight, window, groups)
+        return self._conv2d(x, weight, bias, window, groups, False), (x, weight, window, groups)
 
     def conv2d_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         x, weight, window, groups = res
-        if not _convolves(window, groups, x, weight):
+        if not convolves(window, groups, x, weight):
             return super().conv2d_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         dy = gradient(dy, (len(x), *window.out_size(x.shape[1:3]), len(weight)))
-        return *self._conv2d_gradients(dy, x, weight, window, need_dx, need_dw), self.channel_sum(
+        return *self._conv2d_gradients(dy, x, weight, window, groups, need_dx, need_dw), self.channel_sum(
             dy
         ) if need_db else None
 
     def conv2d_relu(
         self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
     ) -> tuple[Array, Any]:
-        if not _convolves(window, groups, x, weight) or not by_channel(len(weight), bias):
+        if not convolves(window, groups, x, weight) or not by_channel(len(weight), bias):
             return super().conv2d_relu(x, weight, bias, window, groups)
-        y = self._conv2d(x, weight, bias, window, True)
+        y = self._conv2d(x, weight, bias, window, groups, True)
         return y, ((x, weight, window, groups), y)
 
     def conv2d_relu_backward(
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         (x, weight, window, groups), y = res
-        if not _convolves(window, groups, x, weight):
+        if not convolves(window, groups, x, weight):
             return super().conv2d_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         dz, db = elementwise.relu_gradient_and_sum(gradient(dy, y.shape), y)
-        gradients = self._conv2d_gradients(dz, x, weight, window, need_dx, need_dw)
+        gradients = self._conv2d_gradients(dz, x, weight, window, groups, need_dx, need_dw)
         return *gradients, db.astype(dz.dtype) if need_db else None
 
-    def _conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, relu: bool) -> Array:
-        y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=x.dtype)
-        bias = _row(bias)
-        if self._by_winograd(weight.shape[3], window) and y.size > len(weight) * product.FEW:
-            winograd.convolve(x, weight, bias, _corner(window), y, relu)
-        else:
-            direct.convolve(x, weight, bias, window, y, relu)
-        return y
-
     def _conv2d_gradients(
-        self, dy: Array, x: Array, weight: Array, window: Window, need_dx: bool, need_dw: bool
+        self, dy: Array, x: Array, weight: Array, window: Window, groups: int, need_dx: bool, need_dw: bool
     ) -> tuple[Array | None, Array | None]:
-        dx = np.empty_like(x) if need_dx else None
-        dw = np.empty_like(weight) if need_dw else None
-        fast = self._by_winograd(weight.shape[3], window)
-        if dx is not None:
-            top, left = (weight.shape[axis] - 1 - before for axis, before in zip((1, 2), _corner(window), strict=True))
-            if fast and min(top, left) >= 0:
-                winograd.convolve(dy, weight, None, (top, left), dx, turned=True)
-            else:
-                direct.input_gradient(dy, weight, window, dx)
-        if dw is not None:
-            if fast:
-                winograd_gradient.filter_gradient(x, dy, _corner(window), dw)
-            else:
-                direct_gradient.filter_gradient(x, dy, window, dw)
-        return dx, dw
-
-    def _by_winograd(self, channels: int, window: Window) -> bool:
-        return not self.precise and window.kernel in ((3, 3), (5, 5)) and window.stride == (1, 1) and channels >= 16
+        dx = self._conv2d_dx(dy, x.shape, weight, window, groups) if need_dx else None
+        return dx, self._conv2d_dw(dy, x, weight.shape, window, groups) if need_dw else None
 
     def linear(self, x: Array, weight: Array, bias: Array | None) -> tuple[Array, Any]:
         if not _multiplies(x, weight, bias):
@@ -352,24 +318,9 @@ def _norm_given_gradients(
     return dx, dw, db, dz
 
 
-def _corner(window: Window) -> tuple[int, int]:
-    return window.padding[0][0], window.padding[1][0]
-
-
 def _row(bias: Array | None) -> Array | None:
     """The biases as kernels read them."""
     return None if bias is None else np.ascontiguousarray(bias, dtype=np.float32)
-
-
-def _convolves(window: Window, groups: int, x: Array, weight: Array) -> bool:
-    return (
-        groups == 1
-        and window.dilation == (1, 1)
-        and takes(x, weight)
-        and x.ndim == 4
-        and weight.shape[1:] == (*window.kernel, x.shape[3])
-        and min(window.out_size(x.shape[1:3])) > 0
-    )
 
 
 def _multiplies(x: Array, weight: Array, bias: Array | None) -> bool:

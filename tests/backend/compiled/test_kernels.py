@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layernet.backend.compiled import parts
 from layernet.backend.compiled.ops import CompiledOps
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.ops import Ops
@@ -67,8 +68,8 @@ def convolutions(draw: Any) -> dict[str, Any]:
     """Geometry and sizes of a convolution that has at least one place."""
     winograd = draw(st.booleans())
     kernel = draw(st.sampled_from([(3, 3), (5, 5)])) if winograd else (draw(st.integers(1, 7)), draw(st.integers(1, 7)))
-    groups = 1 if winograd else draw(st.sampled_from([1, 1, 1, 2]))
-    dilation = (1, 1) if winograd else draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 1)]))
+    groups = draw(st.sampled_from([1, 1, 1, 2] if winograd else [1, 1, 1, 2, 5]))
+    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (3, 2)]))
     stride = (1, 1) if winograd else (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     side = st.integers(0, 4)
     padding = ((draw(side), draw(side)), (draw(side), draw(side)))
@@ -79,7 +80,7 @@ def convolutions(draw: Any) -> dict[str, Any]:
         "n": draw(st.integers(1, 3)),
         "size": size,
         "ins": groups * draw(st.integers(16, 50) if winograd else st.integers(1, 35)),
-        "outs": groups * draw(st.integers(1, 50)),
+        "outs": groups * draw(st.integers(1, 50 if groups < 5 else 17)),
         "groups": groups,
         "bias": draw(st.booleans()),
         "layouts": [draw(st.sampled_from(["C", "C", "C", "F", "gaps"])) for _ in range(4)],
@@ -100,7 +101,7 @@ def check_convolution(ops: CompiledOps, case: dict[str, Any]) -> None:
 
     places = dy[0, :, :, 0].size * len(x)
     terms = (w[0].size + 1, w[:, :, :, 0].size, places, places)
-    winograd = ops._by_winograd(w.shape[3], window) and groups == 1
+    winograd = ops._by_winograd(w.shape[3], parts.plain(window, case["size"]).window)  # of groups and parts, too
     with ops.limited(case["threads"]):
         compare(
             "conv2d_relu" if case["relu"] else "conv2d",

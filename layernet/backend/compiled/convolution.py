@@ -1,0 +1,159 @@
+"""Convolution of every kind but depthwise: which kernels do it, and its dilated and grouped kinds by plain ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from layernet.backend import Array, Shape
+from layernet.backend.compiled import direct, direct_gradient, grouped, product, winograd, winograd_gradient
+from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.grouped import takes_groups
+from layernet.backend.compiled.parts import plain
+from layernet.backend.compiled.pointwise import multiply_groups
+from layernet.backend.reference.channels import ChannelOps
+from layernet.backend.reference.conv import ConvOps
+from layernet.backend.window import Window
+
+
+class CompiledConvOps(ConvOps, ChannelOps):
+    """Its steps are those of the reference's formulas, so that transposed convolution comes this way, too."""
+
+    precise: bool
+
+    def _conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int, relu: bool) -> Array:
+        y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=np.float32)
+        bias = None if bias is None else np.ascontiguousarray(bias, dtype=np.float32)
+        if _is_plain(window, groups):
+            self._plain_y(x, weight, bias, window, y, relu)
+            return y
+        if takes_groups(groups, weight.shape[3], len(weight) // groups):
+            grouped.convolve(x, weight, bias, window, groups, y, relu)
+            return y
+        if _is_pointwise(window):
+            matrices = weight.reshape(groups, -1, weight.shape[3]).transpose(0, 2, 1)
+            multiply_groups(x, matrices, bias, y, relu)
+            return y
+        inner, pixels, places = plain(window, x.shape[1:3])
+        for group in _groups(groups, len(weight), x.shape[3]):
+            seen = pixels.take_apart(x, group.first_in, group.ins)
+            part = np.empty((len(seen), *places.small, group.outs), dtype=np.float32)
+            self._plain_y(seen, weight[group.filters], None if bias is None else bias[group.filters], inner, part, relu)
+            places.put_together(part, y, group.first_out)
+        return y
+
+    def _conv2d_dx(self, dy: Array, shape: Shape, weight: Array, window: Window, groups: int) -> Array:
+        dy, weight = np.ascontiguousarray(dy), np.ascontiguousarray(weight)
+        fits = dy.shape == (len(dy), *window.out_size((shape[1], shape[2])), len(weight))
+        if not takes(dy, weight) or not fits or shape[3] != weight.shape[3] * groups:
+            return super()._conv2d_dx(dy, shape, weight, window, groups)
+        dx = np.empty(shape, dtype=np.float32)
+        if _is_plain(window, groups):
+            self._plain_dx(dy, weight, window, dx)
+            return dx
+        if takes_groups(groups, weight.shape[3], len(weight) // groups):
+            grouped.input_gradient(dy, weight, window, groups, dx)
+            return dx
+        if _is_pointwise(window):
+            multiply_groups(dy, weight.reshape(groups, -1, weight.shape[3]), None, dx)
+            return dx
+        inner, pixels, places = plain(window, (shape[1], shape[2]))
+        for group in _groups(groups, len(weight), shape[3]):
+            sent = places.take_apart(dy, group.first_out, group.outs)
+            part = np.empty((len(sent), *pixels.small, group.ins), dtype=np.float32)
+            self._plain_dx(sent, weight[group.filters], inner, part)
+            pixels.put_together(part, dx, group.first_in)
+        return dx
+
+    def _conv2d_dw(self, dy: Array, x: Array, shape: Shape, window: Window, groups: int) -> Array:
+        dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
+        fits = dy.shape == (len(x), *window.out_size(x.shape[1:3]), shape[0]) and x.shape[3] == shape[3] * groups
+        if not takes(dy, x) or not fits:
+            return super()._conv2d_dw(dy, x, shape, window, groups)
+        dw = np.empty(shape, dtype=np.float32)
+        if _is_plain(window, groups):
+            self._plain_dw(dy, x, window, dw)
+            return dw
+        if takes_groups(groups, shape[3], shape[0] // groups):
+            grouped.filter_gradient(x, dy, window, groups, dw)
+            return dw
+        inner, pixels, places = plain(window, x.shape[1:3])
+        for group in _groups(groups, shape[0], x.shape[3]):
+            seen = pixels.take_apart(x, group.first_in, group.ins)
+            sent = places.take_apart(dy, group.first_out, group.outs)
+            self._plain_dw(sent, seen, inner, dw[group.filters])
+        return dw
+
+    def _conv2d_db(self, dy: Array) -> Array:
+        return self.channel_sum(dy)
+
+    # without groups and dilation
+
+    def _plain_y(self, x: Array, weight: Array, bias: Array | None, window: Window, y: Array, relu: bool) -> None:
+        if self._by_winograd(weight.shape[3], window) and y.size > len(weight) * product.FEW:
+            winograd.convolve(x, weight, bias, _corner(window), y, relu)
+        else:
+            direct.convolve(x, weight, bias, window, y, relu)
+
+    def _plain_dx(self, dy: Array, weight: Array, window: Window, dx: Array) -> None:
+        top, left = (weight.shape[axis] - 1 - before for axis, before in zip((1, 2), _corner(window), strict=True))
+        if self._by_winograd(weight.shape[3], window) and min(top, left) >= 0:
+            winograd.convolve(dy, weight, None, (top, left), dx, turned=True)
+        else:
+            direct.input_gradient(dy, weight, window, dx)
+
+    def _plain_dw(self, dy: Array, x: Array, window: Window, dw: Array) -> None:
+        if self._by_winograd(dw.shape[3], window):
+            winograd_gradient.filter_gradient(x, dy, _corner(window), dw)
+        else:
+            direct_gradient.filter_gradient(x, dy, window, dw)
+
+    def _by_winograd(self, channels: int, window: Window) -> bool:
+        return not self.precise and window.kernel in ((3, 3), (5, 5)) and window.stride == (1, 1) and channels >= 16
+
+
+class _Group(NamedTuple):
+    filters: slice
+    first_in: int
+    ins: int
+
+    @property
+    def first_out(self) -> int:
+        return int(self.filters.start)
+
+    @property
+    def outs(self) -> int:
+        return int(self.filters.stop - self.filters.start)
+
+
+def _groups(groups: int, outs: int, ins: int) -> Iterator[_Group]:
+    """Each group's filters and input channels."""
+    out, in_ = outs // groups, ins // groups
+    return (_Group(slice(g * out, (g + 1) * out), g * in_, in_) for g in range(groups))
+
+
+def _is_plain(window: Window, groups: int) -> bool:
+    return groups == 1 and window.dilation == (1, 1)
+
+
+def _is_pointwise(window: Window) -> bool:
+    return (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), ((0, 0), (0, 0)))
+
+
+def _corner(window: Window) -> tuple[int, int]:
+    return window.padding[0][0], window.padding[1][0]
+
+
+def convolves(window: Window, groups: int, x: Array, weight: Array) -> bool:
+    """Whether these are what it takes; depthwise convolution has its own kernels."""
+    return (
+        takes(x, weight)
+        and x.ndim == 4
+        and groups * weight.shape[-1] == x.shape[3]
+        and weight.shape[1:3] == window.kernel
+        and len(weight) % groups == 0
+        and not groups == x.shape[3] == len(weight) > 1
+        and min(window.out_size(x.shape[1:3])) > 0
+    )
