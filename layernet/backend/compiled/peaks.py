@@ -34,7 +34,7 @@ from layernet.backend.window import Window
 def _furthest(arguments, task):
     """y, the pixel furthest from 0, and by `winners` (where not 0) the number of the first tap that equals it."""
     (
-        x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
+        x, images, height, width, channels, out_height, out_width, down, right, _, kernel_width,
         row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch, tasks,
     ) = unpack(arguments, 21)  # fmt: skip
     begin, end = split(images * out_height, task, tasks)

@@ -9,7 +9,6 @@ from layernet.backend import Array
 from layernet.backend.reference.base import KernelFamily
 from layernet.backend.window import Window
 
-
 Spans = tuple[tuple[int, int], ...]
 """Windows along one axis: (first pixel, last + 1) of each."""
 

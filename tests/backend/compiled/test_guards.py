@@ -121,12 +121,8 @@ UNFIT: dict[str, Callable[[Any], Any]] = {
     "softmax, back": back("softmax", floats(3, 16), X),
     "gelu, back": back("gelu", floats(3, 16), X, "none"),
     "max_pool2d, back": back("max_pool2d", floats(2, 3, 4, 16), IMAGES, Window((2, 2), (2, 2))),
-    "peak_pool2d, back": back(
-        "peak_pool2d", floats(2, 3, 4, 16), IMAGES, Window((2, 2), (2, 2)), "max_abs", "first"
-    ),
-    "peak_pool2d of ties, back": back(
-        "peak_pool2d", floats(2, 3, 4, 16), IMAGES, Window((2, 2), (2, 2)), "max", "all"
-    ),
+    "peak_pool2d, back": back("peak_pool2d", floats(2, 3, 4, 16), IMAGES, Window((2, 2), (2, 2)), "max_abs", "first"),
+    "peak_pool2d of ties, back": back("peak_pool2d", floats(2, 3, 4, 16), IMAGES, Window((2, 2), (2, 2)), "max", "all"),
     "span_max_pool2d, back": back("span_max_pool2d", floats(2, 1, 2, 16), IMAGES, ((0, 8),), ((0, 8),)),
     "resample2d": lambda ops: ops.resample2d(IMAGES, floats(4, 7), floats(4, 8)),
     "resample2d, back": back("resample2d", floats(2, 4, 5, 16), IMAGES, floats(4, 8), floats(4, 8)),

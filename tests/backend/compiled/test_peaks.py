@@ -45,7 +45,7 @@ def spans_of(window, size):
             [
                 pixel
                 for tap in range(window.kernel[axis])
-                if 0 <= (pixel := place * window.stride[axis] - window.padding[axis][0] + tap * window.dilation[axis])
+                if (pixel := place * window.stride[axis] - window.padding[axis][0] + tap * window.dilation[axis]) >= 0
                 and pixel < size[axis]
             ]
             for place in range(window.out_size(size)[axis])
