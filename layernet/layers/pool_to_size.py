@@ -29,13 +29,14 @@ class GlobalMaxPool2d(Layer):
         return in_shape[2:]
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        y, won = _first_maximum(x, ctx)
-        ctx.save(won)
-        return y
+        height, width, _ = self.in_shape
+        y, res = ctx.ops.span_max_pool2d(x, ((0, height),), ((0, width),))
+        ctx.save(res)
+        return y[:, 0, 0]
 
-    def backward(self, dy: Array, ctx: Context) -> Array:
-        (won,) = ctx.saved
-        return won * dy[:, None, None, :]
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (res,) = ctx.saved
+        return ctx.ops.span_max_pool2d_backward(dy[:, None, None], res) if ctx.needs_input_grad else None
 
 
 class AdaptiveAvgPool2d(Layer):
@@ -79,27 +80,17 @@ class AdaptiveMaxPool2d(Layer):
     def build(self, in_shape: Shape) -> Shape:
         size = image_size("AdaptiveMaxPool2d", in_shape)
         out = tuple(o or n for o, n in zip(self.output_size, size, strict=True))
-        self.rows, self.columns = (_windows(n, o) for n, o in zip(size, out, strict=True))
+        self.rows, self.columns = (tuple(_windows(n, o)) for n, o in zip(size, out, strict=True))
         return (*out, in_shape[2])
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        y = ctx.empty((len(x), *self.out_shape))
-        winners = []
-        for i, rows in enumerate(self.rows):
-            for j, columns in enumerate(self.columns):
-                y[:, i, j], won = _first_maximum(x[:, rows, columns], ctx)
-                winners.append(won)
-        ctx.save(winners)
+        y, res = ctx.ops.span_max_pool2d(x, self.rows, self.columns)
+        ctx.save(res)
         return y
 
-    def backward(self, dy: Array, ctx: Context) -> Array:
-        (winners,) = ctx.saved
-        dx = ctx.xp.zeros((len(dy), *self.in_shape), dtype=dy.dtype)
-        won = iter(winners)
-        for i, rows in enumerate(self.rows):
-            for j, columns in enumerate(self.columns):
-                dx[:, rows, columns] += next(won) * dy[:, i, j, None, None, :]
-        return dx
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (res,) = ctx.saved
+        return ctx.ops.span_max_pool2d_backward(dy, res) if ctx.needs_input_grad else None
 
 
 class Maxout(Layer):
@@ -148,14 +139,6 @@ class Maxout(Layer):
         return array.reshape(len(array), math.prod(array.shape[1:-1]), array.shape[-1], 1)
 
 
-def _first_maximum(window: Array, ctx: Context) -> tuple[Array, Array]:
-    """(the maximum of each channel (N, C), where its first pixel in reading order is (N, H, W, C))."""
-    n, height, width, channels = window.shape
-    pixels = window.reshape(n, height * width, channels)
-    won = ctx.xp.arange(height * width)[:, None] == pixels.argmax(axis=1)[:, None, :]
-    return pixels.max(axis=1), won.reshape(window.shape)
-
-
 def _output_size(value: OutputSize) -> tuple[int | None, int | None]:
     """(H', W') with None where the image's own size is kept. Raises ValueError for anything else."""
     numbers = tuple(value) if isinstance(value, tuple | list) else (value, value)
@@ -164,12 +147,12 @@ def _output_size(value: OutputSize) -> tuple[int | None, int | None]:
     return numbers[0], numbers[1]
 
 
-def _windows(size: int, out: int) -> list[slice]:
-    """The pixels of every window along one axis."""
-    return [slice(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
+def _windows(size: int, out: int) -> list[tuple[int, int]]:
+    """(first pixel, last + 1) of every window along one axis."""
+    return [(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
 
 
 def _means(size: int, out: int) -> list[list[float]]:
     """The matrix (out, size) that takes the mean of every window along one axis."""
-    windows = (range(size)[window] for window in _windows(size, out))
+    windows = (range(*window) for window in _windows(size, out))
     return [[(pixel in window) / len(window) for pixel in range(size)] for window in windows]

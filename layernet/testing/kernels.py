@@ -123,6 +123,16 @@ def _sums(ops: Any, numbers: Numbers) -> Results:
     return [ops.add(a, b), ops.channel_sum(a), ops.concat([a, b]), *ops.cut(a, [4, 17])]
 
 
+def _resampled(ops: Any, numbers: Numbers) -> Results:
+    x, rows, columns = numbers(2, 7, 6, 21), numbers(5, 7), numbers(9, 6)
+    y, res = ops.resample2d(x, rows, columns)
+    taken, source = ops.sample2d(x, ops.xp.arange(14) // 2, ops.xp.arange(6))
+    return [
+        y, ops.resample2d_backward(numbers(*y.shape), res),
+        taken, ops.sample2d_backward(numbers(*taken.shape), source),
+    ]  # fmt: skip
+
+
 def _same(size: int) -> Window:
     return Window((size, size), padding=((size // 2, size // 2),) * 2)
 
@@ -160,7 +170,11 @@ FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
         _pair("max_pool2d", (2, 7, 6, 21), also=[_HALF]),
         _pair("avg_pool2d", (2, 7, 6, 21), also=[_HALF, 9.0]),
         _pair("global_avg_pool2d", (2, 7, 6, 21)),
+        _pair("peak_pool2d", (2, 7, 6, 21), also=[_HALF, "max_abs", "first"]),
+        _pair("peak_pool2d", (2, 7, 6, 21), also=[_HALF, "max", "all"]),
+        _pair("span_max_pool2d", (2, 7, 6, 21), also=[((0, 4), (3, 7)), ((0, 6),)]),
     ),
+    "resampling": _resampled,
     "activations": _all(
         _pair("relu", (3, 37)),
         _pair("leaky_relu", (3, 37), also=[0.1]),

@@ -37,6 +37,12 @@ def where_beats(builder, left, right, a, b):
     return builder.select(wins, a, b)
 
 
+@_operation(vec, vec, vec, vec, vec)
+def where_equal(builder, left, right, a, b):
+    """a where left == right, else b."""
+    return builder.select(builder.fcmp_ordered("==", left, right), a, b)
+
+
 @_operation(vec, vec, vec)
 def minimum(builder, a, b):
     """The smaller; NaN where a is NaN."""

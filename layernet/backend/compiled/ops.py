@@ -18,9 +18,11 @@ from layernet.backend.compiled.group_norm import CompiledGroupNormOps
 from layernet.backend.compiled.local_norm import CompiledLocalNormOps
 from layernet.backend.compiled.loss import CompiledLossOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
+from layernet.backend.compiled.peaks import CompiledPeakOps
 from layernet.backend.compiled.pool import CompiledPoolOps
 from layernet.backend.compiled.randomness import CompiledRandomOps
 from layernet.backend.compiled.rectifier import CompiledRectifierOps
+from layernet.backend.compiled.resample import CompiledResampleOps
 from layernet.backend.compiled.rows import CompiledRowOps
 from layernet.backend.compiled.threads import ThreadedOps
 from layernet.backend.numpy_ops import NumpyOps
@@ -30,6 +32,8 @@ from layernet.backend.window import Window
 class CompiledOps(
     ThreadedOps,
     CompiledPoolOps,
+    CompiledPeakOps,
+    CompiledResampleOps,
     CompiledOptimizerOps,
     CompiledActivationOps,
     CompiledRectifierOps,

@@ -15,17 +15,27 @@ from layernet.backend import Array, Shape
 from layernet.backend.compiled.arrays import gradient, takes
 from layernet.backend.compiled.lanes import store_bytes, where_beats, where_byte, window_peak, window_sum
 from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
-from layernet.backend.compiled.simd import LANES, fma, load_first, load_float, load_int, splat, store_first
+from layernet.backend.compiled.simd import (
+    LANES,
+    fma,
+    load,
+    load_first,
+    load_float,
+    load_int,
+    splat,
+    store,
+    store_first,
+)
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Pair, Window
 
 _peak_2x2, _peak_3x3 = window_peak(2, 2), window_peak(3, 3)
 _sum_2x2, _sum_3x3 = window_sum(2, 2), window_sum(3, 3)
 
-_MOST_TAPS = 255  # what a byte can number; it is also no tap's number
+MOST_TAPS = 255  # what a byte can number; it is also no tap's number
 
 
-class _Places(NamedTuple):
+class Places(NamedTuple):
     """For each place of a window along one axis, the pixel at its tap 0 and the taps in the image: first, last + 1."""
 
     pixel: Array
@@ -33,7 +43,7 @@ class _Places(NamedTuple):
     end: Array
 
 
-class _Covers(NamedTuple):
+class Covers(NamedTuple):
     """For pixel p of one axis, entries first[p] to before first[p + 1]: a place, and the tap that lies on p there."""
 
     first: Array
@@ -41,27 +51,35 @@ class _Covers(NamedTuple):
     tap: Array
 
 
+Geometry = tuple[Places, Places, Covers, Covers]
+"""Rows of places, columns of places, and what covers the rows and columns of pixels."""
+
+
 @lru_cache(maxsize=256)
-def geometry(window: Window, size: Pair) -> tuple[_Places, _Places, _Covers, _Covers]:
-    """Rows of places, columns of places, and what covers the rows and columns of pixels."""
+def geometry(window: Window, size: Pair) -> Geometry:
+    """That of a window on images of this size."""
     out = window.out_size(size)
-    places: list[_Places] = []
-    covers: list[_Covers] = []
+    places: list[Places] = []
+    covers: list[Covers] = []
     for axis in (0, 1):
-        step, dilation, kernel = window.stride[axis], window.dilation[axis], window.kernel[axis]
-        pixel = np.arange(out[axis]) * step - window.padding[axis][0]
-        at = pixel[:, None] + np.arange(kernel) * dilation
+        pixel = np.arange(out[axis]) * window.stride[axis] - window.padding[axis][0]
+        at = pixel[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
         inside = (at >= 0) & (at < size[axis])
         first = np.where(inside.any(axis=1), inside.argmax(axis=1), 0)
-        places.append(_Places(*_table(pixel, first, first + inside.sum(axis=1))))
-        place, tap = np.nonzero(inside)
-        order = np.argsort(at[place, tap], kind="stable")
-        counts = np.bincount(at[place, tap], minlength=size[axis])
-        covers.append(_Covers(*_table(np.concatenate([[0], np.cumsum(counts)]), place[order], tap[order])))
+        places.append(Places(*table(pixel, first, first + inside.sum(axis=1))))
+        covers.append(covers_of(at, inside, size[axis]))
     return places[0], places[1], covers[0], covers[1]
 
 
-def _table(*columns: Array) -> tuple[Array, ...]:
+def covers_of(at: Array, inside: Array, size: int) -> Covers:
+    """From the pixel under each tap of each place (places, taps), and whether it counts."""
+    place, tap = np.nonzero(inside)
+    order = np.argsort(at[place, tap], kind="stable")
+    counts = np.bincount(at[place, tap], minlength=size)
+    return Covers(*table(np.concatenate([[0], np.cumsum(counts)]), place[order], tap[order]))
+
+
+def table(*columns: Array) -> tuple[Array, ...]:
     return tuple(np.ascontiguousarray(column, dtype=np.int64) for column in columns)
 
 
@@ -126,7 +144,23 @@ def _maximum_gradient(arguments, task):
         first_line, end_line = load_int(table), load_int(table + 8)
         for column in range(width):
             first, last = load_int(column_first + column * 8), load_int(column_first + column * 8 + 8)
-            for c in range(0, channels, LANES):
+            pair = 0
+            while pair + 2 * LANES <= channels:
+                one, two = zero, zero
+                for i in range(first_line, end_line):
+                    line = (image + load_int(row_place + i * 8)) * out_width
+                    tap = load_int(row_tap + i * 8) * kernel_width
+                    for j in range(first, last):
+                        at = line + load_int(column_place + j * 8)
+                        value, byte = dy + (at * channels + pair) * 4, winners + at * pitch + pair
+                        number = tap + load_int(column_tap + j * 8)
+                        one = one + where_byte(byte, number, load(value))
+                        two = two + where_byte(byte + LANES, number, load(value + LANES * 4))
+                to = dx + ((row * width + column) * channels + pair) * 4
+                store(to, one)
+                store(to + LANES * 4, two)
+                pair += 2 * LANES
+            for c in range(pair, channels, LANES):
                 left = channels - c
                 total = zero
                 for i in range(first_line, end_line):
@@ -192,7 +226,20 @@ def _average(arguments, task):
                         total = _sum_2x2(corner + c * 4, line_step, tap_step, channels - c)
                     store_first(to + c * 4, total * share, channels - c)
                 continue
-            for c in range(0, channels, LANES):
+            pair = 0
+            while pair + 2 * LANES <= channels:
+                one, two = zero, zero
+                for i in range(first_line, end_line):
+                    tap = corner + i * line_step + first_tap * tap_step + pair * 4
+                    left_part, right_part = zero, zero
+                    for _ in range(first_tap, end_tap):
+                        left_part, right_part = left_part + load(tap), right_part + load(tap + LANES * 4)
+                        tap += tap_step
+                    one, two = one + left_part, two + right_part
+                store(to + pair * 4, one * share)
+                store(to + pair * 4 + LANES * 4, two * share)
+                pair += 2 * LANES
+            for c in range(pair, channels, LANES):
                 left = channels - c
                 total = zero
                 for i in range(first_line, end_line):
@@ -233,13 +280,25 @@ def _average_gradient(arguments, task):
 
 def maximum(x: Array, window: Window, keep: bool = True) -> tuple[Array, Array]:
     """(y, the winning tap of each place, its rows of channels padded to whole vectors; empty where not kept)."""
+    rows, columns, _, _ = geometry(window, (x.shape[1], x.shape[2]))
+    return find_peaks(_maximum, x, rows, columns, window.kernel, window.dilation, keep)
+
+
+def maximum_at(x: Array, rows: Places, columns: Places, kernel: Pair) -> tuple[Array, Array]:
+    """The same for places that no window makes, none of more than `kernel` pixels."""
+    return find_peaks(_maximum, x, rows, columns, kernel, (1, 1), True)
+
+
+def find_peaks(
+    kernel: Kernel, x: Array, rows: Places, columns: Places, taps: Pair, dilation: Pair, keep: bool
+) -> tuple[Array, Array]:
+    """What a kernel of the arguments of `_maximum` finds."""
     n, height, width, channels = x.shape
-    rows, columns, _, _ = geometry(window, (height, width))
     y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
     pitch = -(-channels // LANES) * LANES
     winners = np.empty((*y.shape[:3], pitch) if keep else 0, dtype=np.uint8)
     launch(
-        _maximum, x, n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
+        kernel, x, n, height, width, channels, *y.shape[1:3], *dilation, *taps,
         *rows, *columns, y, winners if keep else None, pitch, threads(),
     )  # fmt: skip
     return y, winners
@@ -247,18 +306,23 @@ def maximum(x: Array, window: Window, keep: bool = True) -> tuple[Array, Array]:
 
 def maximum_gradient(dy: Array, winners: Array, shape: Shape, window: Window) -> Array:
     n, height, width, channels = shape
-    dx = np.empty(shape, dtype=np.float32)
     (kh, kw), (out_height, out_width) = window.kernel, dy.shape[1:3]
     if window == Window((kh, kw), (kh, kw)) and (height, width) == (kh * out_height, kw * out_width):
+        dx = np.empty(shape, dtype=np.float32)
         launch(
             _maximum_gradient_tiled, dy, winners, winners.shape[3], n * out_height, out_width, channels, kh, kw, dx,
             threads(),
         )  # fmt: skip
         return dx
-    _, _, rows, columns = geometry(window, (height, width))
+    return peaks_gradient(dy, winners, shape, *geometry(window, (height, width))[2:], kw)
+
+
+def peaks_gradient(dy: Array, winners: Array, shape: Shape, rows: Covers, columns: Covers, kernel_width: int) -> Array:
+    """dx, where taps are numbered in lines of `kernel_width`."""
+    dx = np.empty(shape, dtype=np.float32)
     launch(
-        _maximum_gradient, dy, winners, winners.shape[3], n, height, width, channels, *dy.shape[1:3],
-        window.kernel[1], *rows, *columns, dx, threads(),
+        _maximum_gradient, dy, winners, winners.shape[3], *shape, *dy.shape[1:3], kernel_width, *rows, *columns, dx,
+        threads(),
     )  # fmt: skip
     return dx
 
@@ -288,7 +352,7 @@ def average_gradient(dy: Array, shape: Shape, window: Window, shares: Array) -> 
 
 class CompiledPoolOps(PoolOps):
     def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Any]:
-        if not takes(x) or window.kernel[0] * window.kernel[1] > _MOST_TAPS:
+        if not takes(x) or window.kernel[0] * window.kernel[1] > MOST_TAPS:
             return super().max_pool2d(x, window)
         y, winners = maximum(x, window)
         return y, _Won(winners, x.shape, window)
@@ -296,7 +360,7 @@ class CompiledPoolOps(PoolOps):
     def max_pool2d_backward(self, dy: Array, res: Any) -> Array:
         if not isinstance(res, _Won):
             return super().max_pool2d_backward(dy, res)
-        return maximum_gradient(gradient(dy, _out_shape(res.shape, res.window)), *res)
+        return maximum_gradient(gradient(dy, out_shape(res.shape, res.window)), *res)
 
     def avg_pool2d(self, x: Array, window: Window, divisor: Array | float) -> tuple[Array, Any]:
         if not takes(x):
@@ -309,7 +373,7 @@ class CompiledPoolOps(PoolOps):
     def avg_pool2d_backward(self, dy: Array, res: Any) -> Array:
         if not isinstance(res, _Averaged):
             return super().avg_pool2d_backward(dy, res)
-        return average_gradient(gradient(dy, _out_shape(res.shape, res.window)), *res)
+        return average_gradient(gradient(dy, out_shape(res.shape, res.window)), *res)
 
     def global_avg_pool2d(self, x: Array) -> tuple[Array, Any]:
         if not takes(x):
@@ -323,7 +387,7 @@ class CompiledPoolOps(PoolOps):
         return self.avg_pool2d_backward(dy[:, None, None], res)
 
 
-def _out_shape(shape: Shape, window: Window) -> Shape:
+def out_shape(shape: Shape, window: Window) -> Shape:
     return (shape[0], *window.out_size((shape[1], shape[2])), shape[3])
 
 

@@ -9,6 +9,9 @@ from layernet.backend import Array
 from layernet.backend.reference.base import KernelFamily
 from layernet.backend.window import Window
 
+Spans = tuple[tuple[int, int], ...]
+"""Windows along one axis: (first pixel, last + 1) of each."""
+
 
 class PoolOps(KernelFamily):
     def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Any]:
@@ -35,6 +38,30 @@ class PoolOps(KernelFamily):
     def peak_pool2d_backward(self, dy: Array, res: Any) -> Array:
         """dx: all of dy to the pixels that equal the peak."""
         return self._to_peaks(dy, *res)
+
+    def span_max_pool2d(self, x: Array, rows: Spans, columns: Spans) -> tuple[Array, Any]:
+        """The maximum in each of H' x W' windows, row i and column j being those of window (i, j). NaN wins always."""
+        y = self.xp.empty((len(x), len(rows), len(columns), x.shape[3]), dtype=x.dtype)
+        winners = []
+        for i, (top, bottom) in enumerate(rows):
+            for j, (left, right) in enumerate(columns):
+                window = x[:, top:bottom, left:right]
+                pixels = window.reshape(len(x), (bottom - top) * (right - left), x.shape[3])
+                first = pixels.argmax(axis=1)[:, None]
+                y[:, i, j] = self.xp.take_along_axis(pixels, first, axis=1)[:, 0]
+                won = self.xp.arange(pixels.shape[1])[:, None] == first
+                winners.append(won.reshape(window.shape))
+        return y, (x.shape, rows, columns, winners)
+
+    def span_max_pool2d_backward(self, dy: Array, res: Any) -> Array:
+        """dx: the first pixel in the window, in reading order, that is the maximum gets all of dy."""
+        shape, rows, columns, winners = res
+        dx = self.xp.zeros(shape, dtype=dy.dtype)
+        won = iter(winners)
+        for i, (top, bottom) in enumerate(rows):
+            for j, (left, right) in enumerate(columns):
+                dx[:, top:bottom, left:right] += next(won) * dy[:, i, j, None, None, :]
+        return dx
 
     def _furthest_from_zero(self, x: Array, window: Window) -> Array:
         y = self.xp.zeros((len(x), *window.out_size(x.shape[1:3]), x.shape[3]), dtype=x.dtype)

@@ -60,6 +60,10 @@ NAN: dict[str, Callable[[Any], Any]] = {
     "sigmoid": lambda ops: ops.sigmoid(poisoned(3, 20))[0],
     "tanh": lambda ops: ops.tanh(poisoned(3, 20))[0],
     "max pool": lambda ops: ops.max_pool2d(poisoned(2, 6, 6, 20), Window((2, 2), (2, 2)))[0],
+    "max pool, furthest": lambda ops: ops.peak_pool2d(
+        poisoned(2, 6, 6, 20), Window((2, 2), (2, 2)), "max_abs", "first"
+    )[0],
+    "max pool, spans": lambda ops: ops.span_max_pool2d(poisoned(2, 6, 6, 20), ((0, 6),), ((0, 3), (3, 6)))[0],
     "avg pool": lambda ops: ops.avg_pool2d(poisoned(2, 6, 6, 20), Window((2, 2), (2, 2)), 4.0)[0],
 }
 
@@ -117,6 +121,12 @@ UNFIT: dict[str, Callable[[Any], Any]] = {
     "softmax, back": back("softmax", floats(3, 16), X),
     "gelu, back": back("gelu", floats(3, 16), X, "none"),
     "max_pool2d, back": back("max_pool2d", floats(2, 3, 4, 16), IMAGES, Window((2, 2), (2, 2))),
+    "peak_pool2d, back": back("peak_pool2d", floats(2, 3, 4, 16), IMAGES, Window((2, 2), (2, 2)), "max_abs", "first"),
+    "peak_pool2d of ties, back": back("peak_pool2d", floats(2, 3, 4, 16), IMAGES, Window((2, 2), (2, 2)), "max", "all"),
+    "span_max_pool2d, back": back("span_max_pool2d", floats(2, 1, 2, 16), IMAGES, ((0, 8),), ((0, 8),)),
+    "resample2d": lambda ops: ops.resample2d(IMAGES, floats(4, 7), floats(4, 8)),
+    "resample2d, back": back("resample2d", floats(2, 4, 5, 16), IMAGES, floats(4, 8), floats(4, 8)),
+    "sample2d, back": back("sample2d", floats(2, 4, 5, 16), IMAGES, np.arange(4), np.arange(4)),
     "avg_pool2d, back": back("avg_pool2d", floats(2, 3, 4, 16), IMAGES, Window((2, 2), (2, 2)), 4.0),
 }
 
