@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layernet.core.configurable import Configurable
 
@@ -13,8 +13,16 @@ if TYPE_CHECKING:
 class Callback(Configurable):
     """Base of callbacks; each method does nothing by itself. They are called in the order in which they are listed.
 
-    `trainer` offers `step` (updates done), `epoch`, `net`, `config`, `history` (rows so far) and `stop()`.
+    `trainer` offers `step` (updates done), `epoch`, `net`, `config`, `history` (rows so far) and `stop()`. What a
+    callback must know to go on where a run was interrupted is its `state`: checkpoints keep it.
     """
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it: plain data that JSON can hold, taken after the other methods have run."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`: called on resuming, before `on_start`, where the checkpoint has one."""
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step; on resuming too."""

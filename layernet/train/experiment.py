@@ -169,7 +169,7 @@ class Experiment:
         self._fresh = False
         display = Display(console, run.log)
         # the display comes first, so that a save that fails at the end finds the terminal as it was
-        trainer = Trainer(self.config, self.net, self.loaders, [display, Recorder(run), *self.config.callbacks])
+        trainer = Trainer(self.config, self.net, self.loaders, [display, *self.config.callbacks, Recorder(run)])
         sizes = ", ".join(
             f"{len(loader.dataset)} {name}" for name, loader in self.loaders.items() if name != "train_eval"
         )

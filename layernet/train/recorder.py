@@ -13,7 +13,10 @@ from layernet.train.trainer import Row, Trainer
 
 
 class Recorder(Callback):
-    """Writes what a run must not lose. `last` is saved every `train.checkpoint.every`, at the end, and on a signal."""
+    """Writes what a run must not lose. `last` is saved every `train.checkpoint.every`, at the end, and on a signal.
+
+    It stands behind all others, so that what it saves holds their state after the step.
+    """
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
@@ -32,12 +35,19 @@ class Recorder(Callback):
             self.run.save_best(capture(trainer))
 
     def on_step(self, trainer: Trainer) -> None:
-        if trainer.step % self._every == 0:
-            self._save(trainer)
+        if trainer.step % trainer.steps_per_epoch:  # else `on_epoch` of the others is still to come
+            self._save_if_due(trainer)
+
+    def on_epoch(self, trainer: Trainer) -> None:
+        self._save_if_due(trainer)
 
     def on_stop(self, trainer: Trainer, error: BaseException | None) -> None:
         orderly = error is None or isinstance(error, Interrupted)
         if orderly and (trainer.step != self._saved_step or trainer.stopped):  # that it was stopped is saved too
+            self._save(trainer)
+
+    def _save_if_due(self, trainer: Trainer) -> None:
+        if trainer.step % self._every == 0:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:

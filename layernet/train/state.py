@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from layernet.core.net import Net
-from layernet.errors import CheckpointError
+from layernet.errors import CheckpointError, ContractError
+from layernet.train.callbacks import Callback
 from layernet.train.checkpoint import Checkpoint
 from layernet.train.trainer import Trainer
 
@@ -17,6 +19,7 @@ def capture(trainer: Trainer) -> Checkpoint:
     saved = Checkpoint(
         meta={
             **trainer.state(),
+            "callbacks": _states(config.callbacks),
             "config": config.dump(),
             "classes": config.data.train.classes,
             "seed": config.seed,
@@ -53,3 +56,29 @@ def restore(saved: Checkpoint, trainer: Trainer) -> None:
         trainer.net.load_state_dict(saved.group("trained"))
     trainer.optimizer.load_state_dict(saved.group("optimizer"))
     trainer.load_state(saved.meta)
+    _give_back(saved.meta.get("callbacks", []), trainer.config.callbacks)
+
+
+def _states(callbacks: Sequence[Callback]) -> list[dict[str, Any]]:
+    """`{"type": ..., "state": ...}` of each callback, in order. Raises ContractError for what JSON cannot hold."""
+    states = []
+    for callback in callbacks:
+        name, state = type(callback).__name__, callback.state()
+        try:
+            json.dumps(state)
+        except (TypeError, ValueError) as error:
+            raise ContractError(
+                f"{name}.state() is not plain data: {error}", "give numbers, strings, lists and dictionaries of them"
+            ) from error
+        states.append({"type": name, "state": state})
+    return states
+
+
+def _give_back(states: Sequence[dict[str, Any]], callbacks: Sequence[Callback]) -> None:
+    """Each callback gets its state: the n-th of a type that of the n-th; one that is new in the config starts anew."""
+    waiting: dict[str, list[dict[str, Any]]] = {}
+    for entry in states:
+        waiting.setdefault(entry["type"], []).append(entry["state"])
+    for callback in callbacks:
+        if same := waiting.get(type(callback).__name__):
+            callback.load_state(same.pop(0))

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ class Trainer:
                 error = caught
                 raise
             finally:
-                self._tell("on_stop", error)
+                self._tell_the_end(error)
             if self._stop_signal is not None:  # it came after the last step: the test is left to `resume`
                 raise Interrupted(self._stop_signal)
 
@@ -213,6 +213,12 @@ class Trainer:
     def _tell(self, moment: str, *what: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, moment)(self, *what)
+
+    def _tell_the_end(self, error: BaseException | None) -> None:
+        """`on_stop` of every callback: one that fails there keeps none from being told, the one that saves included."""
+        with ExitStack() as told:
+            for callback in reversed(self.callbacks):  # an exit stack goes from the last to the first
+                told.callback(callback.on_stop, self, error)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
