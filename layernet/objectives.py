@@ -43,15 +43,22 @@ class ObjectivesPass:
         """The weighted sum of the means."""
         return total_of(self._objectives, self.sums)
 
-    def gradients(self) -> dict[str, Array]:
-        """The gradient of the total with respect to each output that an objective looks at."""
+    def gradients(self, normalisers: Mapping[str, float] | None = None) -> dict[str, Array]:
+        """The gradient of the total with respect to each output that an objective looks at.
+
+        `normalisers`, by objective name, are those of a batch that this one is a part of; default: its own.
+        """
+        if normalisers is None:
+            normalisers = {name: normaliser for name, (_, normaliser) in self.sums.items()}
         grads: dict[str, Array] = {}
         with self._tape.device.activate():
             for objective, context in zip(self._objectives, self._contexts, strict=True):
                 if isinstance(objective.loss, Penalty) or objective.weight == 0:
                     continue
                 outputs = _output(self._tape, objective.on)
-                dy = losses.backward(objective.loss, outputs, self._target, context) * self._scale(objective)
+                normaliser = normalisers.get(objective.name, 0.0)
+                scale = objective.weight / normaliser if normaliser else 0.0
+                dy = losses.backward(objective.loss, outputs, self._target, context) * scale
                 grads[objective.on] = grads[objective.on] + dy if objective.on in grads else dy
         return grads
 
@@ -61,10 +68,6 @@ class ObjectivesPass:
             for objective, context in zip(self._objectives, self._contexts, strict=True):
                 if isinstance(objective.loss, Penalty) and objective.weight != 0:
                     objective.loss.backward(self._params[objective.name], objective.weight, context)
-
-    def _scale(self, objective: Objective) -> float:
-        normaliser = self.sums[objective.name][1]
-        return objective.weight / normaliser if normaliser else 0.0
 
 
 def total_of(objectives: Sequence[Objective], sums: dict[str, tuple[float, float]]) -> float:

@@ -17,6 +17,7 @@ from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Constant, Schedule
 
 Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
 _CONSTANT = Constant()
 
 
@@ -37,7 +38,7 @@ class DataSection(Section):
     test: SourcePart | None = None
     """The set that is measured once, at the end."""
     batch_size: Count
-    """Examples in an update."""
+    """Examples in an update; with `train.accumulate` in a micro-batch."""
     eval_batch_size: Count | None = None
     """Examples in a pass of evaluation; null: `batch_size`."""
     shuffle: bool = True
@@ -86,6 +87,12 @@ class TrainConfig(Section):
     """Passes over train."""
     steps: Count | None = None
     """Updates. One of `epochs` and `steps` is given."""
+    accumulate: Count = 1
+    """Micro-batches of `data.batch_size` in an update, as if they were one batch; steps count updates."""
+    clip_norm: Positive | None = None
+    """The L2 norm that the gradient of all trained parameters together is scaled to where it is longer."""
+    clip_value: Positive | None = None
+    """What each element of the gradient is cut to, above and below 0."""
     eval_every: Duration = Duration(1, "epochs")
     """How often val is measured: a row of metrics.csv."""
     log_every: Duration = Duration(50, "steps")
@@ -100,6 +107,8 @@ class TrainConfig(Section):
             raise ValueError(
                 f"train needs one of 'epochs' and 'steps', {'both are' if both else 'none is'} given: {cure}"
             )
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise ValueError("clip_value is given beside clip_norm; set one of them to null")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """The number of optimizer updates."""

@@ -11,8 +11,8 @@ _MAY_CHANGE = (
     *("train", "schedule", "optimizer", "callbacks", "data.prefetch", "data.eval_batch_size"),
     *("device", "kernels", "threads", "precise", "plan"),
 )
-_MAY_NOT = ("optimizer.type", "optimizer.groups")
-"""Of those above: state is kept by the optimizer's own names, and for what it trains."""
+_MAY_NOT = ("optimizer.type", "optimizer.groups", "train.accumulate")
+"""Of those above: state is kept by the optimizer's own names, and for what it trains; a step has its examples."""
 
 Changes = dict[str, tuple[Any, Any]]
 """(before, after) by the path of the key."""
@@ -24,7 +24,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
     found = {key: (old.get(key), new.get(key)) for key in [*old, *new] if old.get(key) != new.get(key)}
     refused = [key for key in found if not _under(key, _MAY_CHANGE) or _under(key, _MAY_NOT)]
     if refused:
-        hint = f"what can: {', '.join(_MAY_CHANGE)}, but not {' and '.join(_MAY_NOT)}; for all else train anew"
+        hint = f"what can: {', '.join(_MAY_CHANGE)}, but not {', '.join(_MAY_NOT)}; for all else train anew"
         raise UsageError(f"{', '.join(refused)} cannot change when a run goes on", hint)
     return found
 

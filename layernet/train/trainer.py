@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from itertools import islice
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from layernet.data.loader import Batch, Loader
 from layernet.errors import Interrupted, NumericsError
 from layernet.objectives import Meter, ObjectivesPass, penalties_of, without_penalties
 from layernet.train.callbacks import Callback
+from layernet.train.update import Update, clip
 
 if TYPE_CHECKING:
     from layernet.config.experiment import ExperimentConfig
@@ -43,7 +45,8 @@ class Trainer:
         self.net = net
         self.loaders = loaders
         self.callbacks = list(callbacks)
-        self.steps_per_epoch = len(loaders["train"])
+        self.accumulate = config.train.accumulate
+        self.steps_per_epoch = -(-len(loaders["train"]) // self.accumulate)
         self.total_steps = config.train.total_steps(self.steps_per_epoch)
         self.schedule = config.schedule
         self.schedule.bind(self.total_steps, self.steps_per_epoch)
@@ -103,10 +106,10 @@ class Trainer:
                 raise Interrupted(self._stop_signal)
 
     def _train_epoch(self, epoch: int, start: int) -> None:
-        with closing(self.loaders["train"].batches(epoch, start)) as batches:
+        with closing(self.loaders["train"].batches(epoch, start * self.accumulate)) as batches:
             clock = time.perf_counter()
-            for batch in batches:
-                self.train_step(batch)
+            while micro_batches := list(islice(batches, self.accumulate)):
+                self.train_step(*micro_batches)
                 self.row_seconds += time.perf_counter() - clock
                 if self.step % self._every == 0 or not self._going:
                     self._evaluate()
@@ -119,32 +122,36 @@ class Trainer:
                     return
                 clock = time.perf_counter()
 
-    def train_step(self, batch: Batch) -> None:
-        """Train on one batch: forward, loss, backward, update. What `fit` does of it all, for loops of your own.
+    def train_step(self, *batches: Batch) -> None:
+        """Train on the micro-batches of one update: forward, loss, backward of each, then the update.
 
-        Raises NumericsError where the loss is not finite.
+        What `fit` does of it all, for loops of your own. Raises NumericsError where the loss is not finite.
         """
-        net = self.net
-        net.zero_grad()
-        tape = net.forward(batch.x, training=True, step=self.step)
-        objectives = ObjectivesPass(self.config.objectives, net, tape, batch.target)
-        if not math.isfinite(objectives.total):
-            cure = "lower the learning rate or add a warm-up; the checkpoints are those of before"
-            if self.step == 0:
-                cure = "nothing is trained yet: look for it in the data, or for initial values that are far too large"
-            own = sorted({type(part).__name__ for part in self._parts() if type(part).__module__[:9] != "layernet."})
-            if own:
-                cure += f"; or a gradient is wrong: `layernet gradcheck` checks {', '.join(own)}"
-            raise NumericsError(f"the loss is {objectives.total} at step {self.step} (epoch {self.epoch:.2f})", cure)
-        net.backward(tape, objectives.gradients(), update_buffers=False)
-        objectives.add_penalty_gradients()
-        tape.update_buffers()
+        update = Update(self.config.objectives, self.net, self.step)
+        for batch in batches:
+            update.forward(batch)
+            if not math.isfinite(update.total):
+                raise self._not_finite(update.total)
+            update.backward()
+        update.finish()
+        clip(self.net.arena, self.config.train.clip_norm, self.config.train.clip_value)
+        update.update_buffers()
         self.optimizer.step(self.schedule(self.step), self.step)
-        self.meter.update(objectives, tape, batch.target)
-        self.examples += len(batch.x)
+        for done in update.passes:
+            self.meter.update(done.objectives, done.tape, done.batch.target)
+            self.examples += len(done.batch.x)
         self.step += 1
         if self.average is not None:
             self.average.update(self.step)
+
+    def _not_finite(self, loss: float) -> NumericsError:
+        cure = "lower the learning rate or add a warm-up; the checkpoints are those of before"
+        if self.step == 0:
+            cure = "nothing is trained yet: look for it in the data, or for initial values that are far too large"
+        own = sorted({type(part).__name__ for part in self._parts() if type(part).__module__[:9] != "layernet."})
+        if own:
+            cure += f"; or a gradient is wrong: `layernet gradcheck` checks {', '.join(own)}"
+        return NumericsError(f"the loss is {loss} at step {self.step} (epoch {self.epoch:.2f})", cure)
 
     def _parts(self) -> list[object]:
         """What can make a loss that is not finite: layers and objectives."""
