@@ -189,6 +189,10 @@ if TYPE_CHECKING:
     from layernet.optim.schedules import Step as Step
     from layernet.train.callbacks import Callback as Callback
     from layernet.train.experiment import Experiment as Experiment
+    from layernet.train.freezing import Freeze as Freeze
+    from layernet.train.logs import JSONLines as JSONLines
+    from layernet.train.logs import TensorBoard as TensorBoard
+    from layernet.train.stopping import EarlyStopping as EarlyStopping
 
     load = Experiment.load
 

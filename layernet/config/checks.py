@@ -25,7 +25,6 @@ from layernet.layers.composite import AuxiliaryHead
 from layernet.losses import Loss, Objective, Penalty, named
 from layernet.metrics import Measure, accuracy
 from layernet.optim.optimizer import NORMS, ONE_AXIS
-from layernet.optim.schedules import Schedule
 
 Placed = list[tuple[Path, Any]]
 """Objects with their places in the config."""
@@ -345,22 +344,33 @@ def best_of(builder: Builder, best: str | None, val: Validation) -> str | None:
     return best
 
 
-def watch_of(builder: Builder, schedule: Schedule, val: Validation) -> dict[str, str]:
-    """What stands for each `auto` of a schedule that follows a measured value; nothing for any other schedule."""
-    if schedule.watch is None:
+def watch_of(builder: Builder, follower: Any, path: Path, val: Validation, best: str | None = None) -> dict[str, str]:
+    """What stands for each `auto` of a schedule or callback that follows a measured value; nothing for any other.
+
+    `best` is what a `watch` of `auto` becomes; None: the first value on val.
+    """
+    watch = getattr(follower, "watch", None)
+    if not isinstance(watch, str):
         return {}
-    name, given = type(schedule).__name__, schedule.watch != "auto"
-    watch = schedule.watch if given else val.first
-    path: Path = ("schedule", "watch") if given else ("schedule",)
-    _check_watch(builder, watch, val, path, (f"{name} cannot follow {watch!r}", f"{name} follows {watch}"))
+    name, given = type(follower).__name__, watch != "auto"
+    watch = watch if given else best or val.first
+    place = (*path, "watch") if given else path
+    _check_watch(builder, watch, val, place, (f"{name} cannot follow {watch!r}", f"{name} follows {watch}"))
     found = {"watch": watch, "mode": val.mode(watch)}
-    return {key: value for key, value in found.items() if getattr(schedule, key, None) == "auto"}
+    return {key: value for key, value in found.items() if getattr(follower, key, None) == "auto"}
+
+
+def check_callbacks(builder: Builder, net: Net | None, callbacks: Iterable[Any]) -> None:
+    """The parameters that callbacks name exist."""
+    for index, callback in enumerate(callbacks):
+        if net is not None and isinstance(getattr(callback, "params", None), str):
+            _check_pattern(builder, net, callback.params, ("callbacks", index, "params"))
 
 
 def _check_watch(builder: Builder, watch: str, val: Validation, path: Path, wording: tuple[str, str]) -> None:
     """A value to select by is measured, and on val."""
     broken = {problem.path.split(".")[0] for problem in builder.problems}
-    if not broken <= {"average", "data", "net", "optimizer", "schedule", "train"}:
+    if not broken <= {"average", "callbacks", "data", "net", "optimizer", "schedule", "train"}:
         return  # what can be measured is not known, since metrics or losses are missing
     split, _, name = watch.partition(".")
     if split != "val" or name not in (*val.metrics, *val.losses):

@@ -179,11 +179,11 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         objectives=found["objectives"],
         metrics=[measure for _, measure in checks.placed("metrics", root["metrics"])],
         optimizer=root["optimizer"],
-        schedule=_with_watch(root["schedule"], found["watch"]),
+        schedule=_watching(root["schedule"], found["watch"]),
         average=root["average"],
         data=_data(root["data"], found["sources"]),
         train=_with_best(root["train"], found["best"]),
-        callbacks=list(root["callbacks"]),
+        callbacks=list(map(_watching, root["callbacks"], found["watches"])),
         document=document,
         lookup=builder.lookup,
         name=path.stem if path else FilePath(name).stem,
@@ -192,7 +192,7 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
 
 def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
     """Run every check whose parts could be made; what the checks found out on the way."""
-    found: dict[str, Any] = {"net": None, "sources": {}, "objectives": [], "best": None, "watch": {}}
+    found: dict[str, Any] = {"net": None, "sources": {}, "objectives": [], "best": None, "watch": {}, "watches": []}
     data, section = root.get("data"), root.get("net")
     outputs: dict[str, Shape] = {"output": ()}
     complete = False
@@ -206,6 +206,7 @@ def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
     found["objectives"] = checks.name_objectives(builder, objectives)
     if section is not None:
         net = found["net"] = checks.build_net(builder, section, right_input, root.get("plan") in ("on", True))
+        checks.check_callbacks(builder, net, root["callbacks"])
         if net is not None:
             outputs, complete = checks.outputs_of(net)
             checks.check_objectives(builder, net, objectives, outputs, complete)
@@ -215,9 +216,13 @@ def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
     metrics = checks.check_metrics(builder, checks.placed("metrics", root["metrics"]), outputs, complete)
     if data is not None and "loss" in root:
         val = checks.validation(data.val is not None, metrics, found["objectives"])
-        found["watch"] = checks.watch_of(builder, root["schedule"], val)
+        found["watch"] = checks.watch_of(builder, root["schedule"], ("schedule",), val)
         if "train" in root:
             found["best"] = checks.best_of(builder, root["train"].checkpoint.best, val)
+        found["watches"] = [
+            checks.watch_of(builder, callback, ("callbacks", index), val, found["best"])
+            for index, callback in enumerate(root["callbacks"])
+        ]
     return found
 
 
@@ -233,14 +238,18 @@ def _fill_in(resolved: dict[str, Any], found: dict[str, Any]) -> None:
     checkpoint["best"] = found["best"]
     if found["watch"]:
         resolved["schedule"] |= found["watch"]
+    for plain, watch in zip(resolved["callbacks"], found["watches"], strict=True):
+        if watch:
+            plain |= watch
 
 
 def _with_best(train: TrainConfig, best: str | None) -> TrainConfig:
     return replace(train, checkpoint=replace(train.checkpoint, best=best))
 
 
-def _with_watch(schedule: Schedule, watch: dict[str, str]) -> Schedule:
-    return type(schedule)(**{**schedule.arguments, **watch}) if watch else schedule
+def _watching(follower: Any, watch: dict[str, str]) -> Any:
+    """The schedule or callback with names in the place of its `auto`s."""
+    return type(follower)(**{**follower.arguments, **watch}) if watch else follower
 
 
 def _data(section: DataSection, sources: dict[str, Source]) -> DataConfig:

@@ -94,7 +94,11 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "orthogonal",
     ),
     "average": _of("optim.averaging", "EMA", "SWA"),
-    "callback": {},
+    "callback": {
+        **_of("train.stopping", "EarlyStopping"),
+        **_of("train.freezing", "Freeze"),
+        **_of("train.logs", "JSONLines", "TensorBoard"),
+    },
 }
 
 BASES: dict[Kind, tuple[str, ...]] = {

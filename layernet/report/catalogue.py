@@ -46,6 +46,8 @@ _ARGUMENTS: dict[str, dict[str, Any] | None] = {
     "Decay": {"form": "exp", "by": 10.0},
     "Plateau": {"factor": 0.5, "patience": 3},
     "SWA": {"start": "75 epochs"},
+    "EarlyStopping": {"patience": 5},
+    "Freeze": {"params": "*.weight", "until": "3 epochs"},
     "FakeData": {"shape": [8, 8, 1]},
     "Arrays": None,
     "Npz": {"path": "flowers.npz"},

@@ -75,6 +75,8 @@ class Experiment:
         """
         if not self._fresh:
             raise UsageError("this experiment does not start from its seed any more", "load its config anew")
+        for callback in self.config.callbacks:
+            callback.check()
         len(self.loaders["train"])  # data that gives no batch is an error before there is a run
         run = RunDirectory.create(Path(runs), name or self.config.name)
         run.describe(
@@ -109,6 +111,8 @@ class Experiment:
             config = load_config(directory.resolved, [*pairs, *overrides])
         changed = changes(load_config(directory.resolved, began).resolved, config.resolved) if overrides else {}
         experiment = cls(config)
+        for callback in config.callbacks:
+            callback.check()
         directory.sweep()
         saved = checkpoint.load(directory.find("last"))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
@@ -170,6 +174,7 @@ class Experiment:
         display = Display(console, run.log)
         # the display comes first, so that a save that fails at the end finds the terminal as it was
         trainer = Trainer(self.config, self.net, self.loaders, [display, *self.config.callbacks, Recorder(run)])
+        trainer.directory, trainer.say = run.path, display.say
         sizes = ", ".join(
             f"{len(loader.dataset)} {name}" for name, loader in self.loaders.items() if name != "train_eval"
         )
@@ -224,6 +229,7 @@ class Experiment:
         if "test" in self.loaders:
             row.update({f"test.{name}": value for name, value in self.evaluate("test").items()})
             run.write_metrics([*trainer.history, row])
+            trainer.tell("on_test", row)
         found = {name: value for name, value in row.items() if name.startswith("test.")} or {
             name: value for name, value in trainer.history[-1].items() if "." in name
         }

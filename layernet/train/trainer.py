@@ -6,9 +6,10 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from itertools import islice
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,10 @@ class Trainer:
         """Examples trained on since the last row, and `row_seconds` how long that took."""
         self.row_seconds = 0.0
         self.history: list[Row] = []
+        self.directory: Path | None = None
+        """Where the run is kept; None where nothing is."""
+        self.say: Callable[[str], None] = print
+        """Shows a line, and keeps it in the run's log."""
         self.meter = Meter(config.objectives, config.metrics)
         self._every = config.train.eval_every.steps(self.steps_per_epoch)
         self._stop_signal: int | None = None
@@ -91,7 +96,7 @@ class Trainer:
         # a value that is not finite shows in the loss, and ends the run there: no warnings of numpy's on the way
         with self._signals(), np.errstate(all="ignore"):
             try:
-                self._tell("on_start")
+                self.tell("on_start")
                 while self._going:
                     epoch, start = divmod(self.step, self.steps_per_epoch)
                     self._train_epoch(epoch, start)
@@ -113,9 +118,9 @@ class Trainer:
                 self.row_seconds += time.perf_counter() - clock
                 if self.step % self._every == 0 or not self._going:
                     self._evaluate()
-                self._tell("on_step")
+                self.tell("on_step")
                 if self.step % self.steps_per_epoch == 0:
-                    self._tell("on_epoch")
+                    self.tell("on_epoch")
                 if self._stop_signal is not None:
                     raise Interrupted(self._stop_signal)
                 if not self._going:
@@ -174,7 +179,7 @@ class Trainer:
         self.examples, self.row_seconds = 0, 0.0
         self.history.append(row)
         self.schedule.observe(row)
-        self._tell("on_evaluate", row)
+        self.tell("on_evaluate", row)
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Loss and metrics of the net on one split, with its averaged values where there is an average."""
@@ -217,7 +222,8 @@ class Trainer:
     def _going(self) -> bool:
         return self.step < self.total_steps and not self._stopped
 
-    def _tell(self, moment: str, *what: Any) -> None:
+    def tell(self, moment: str, *what: Any) -> None:
+        """Call a method of every callback."""
         for callback in self.callbacks:
             getattr(callback, moment)(self, *what)
 

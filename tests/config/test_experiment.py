@@ -107,6 +107,9 @@ def test_defaults_are_filled_in() -> None:
         "train": {
             "epochs": 2,
             "steps": None,
+            "accumulate": 1,
+            "clip_norm": None,
+            "clip_value": None,
             "eval_every": "1 epochs",
             "log_every": "50 steps",
             "checkpoint": {"every": "1 epochs", "keep": 2, "best": None},
