@@ -34,7 +34,7 @@ def test_every_key_and_name_is_explained_in_a_row_of_its_own() -> None:
         name for extra in vars(Extras).values() if isinstance(extra, staticmethod) for name in schema_of(extra).names
     }
     names = {name for table in BUILT_IN.values() for name in table}
-    assert keys - explained == {"data", "net", "train", "train.checkpoint"}
+    assert keys - explained == {"data", "net", "train", "train.checkpoint", "warm_start"}
     assert ours <= explained
     assert names - explained == {"Arrays"}
 

@@ -17,7 +17,7 @@ from layernet.config.entries import Built, Extras, Several, Source, entry, given
 from layernet.config.lookup import Lookup, LookupFailure, article, explain, kind_of
 from layernet.config.marks import Document, Path, describe, dotted
 from layernet.config.names import Kind
-from layernet.config.schema import Part, Schema, SchemaError, schema_of
+from layernet.config.schema import Part, Schema, SchemaError, argument_of, schema_of
 from layernet.core.configurable import Configurable
 from layernet.core.duration import Duration
 from layernet.core.layer import Layer
@@ -236,7 +236,7 @@ class Builder:
     def construct(self, target: Any, arguments: Mapping[str, Built], path: Path) -> Any:
         """The object; None where the constructor objects, which is noted."""
         try:
-            return target(**{name: built.value for name, built in arguments.items()})
+            return target(**{argument_of(name): built.value for name, built in arguments.items()})
         except (ValueError, LayernetError) as error:
             self.objection(error, {name: built.plain for name, built in arguments.items()}, path)
         except Exception as error:  # a user's constructor may raise anything

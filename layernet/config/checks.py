@@ -12,7 +12,7 @@ from layernet.config.build import Builder
 from layernet.config.entries import Source
 from layernet.config.lookup import explain
 from layernet.config.marks import Path
-from layernet.config.sections import NetSection
+from layernet.config.sections import NetSection, WarmStartConfig
 from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.core.param import Param
@@ -222,11 +222,17 @@ def _check_loss(builder: Builder, loss: Loss, shape: Shape, path: Path) -> None:
 
 def _check_pattern(builder: Builder, net: Net, pattern: str, path: Path, at_key: bool = False) -> list[Param]:
     paths = net.params()
-    found = [param for name, param in paths.items() if fnmatchcase(name, pattern)]
+    return [paths[name] for name in _check_paths(builder, paths, pattern, path, "parameter", at_key)]
+
+
+def _check_paths(
+    builder: Builder, paths: Iterable[str], pattern: str, path: Path, what: str, at_key: bool = False
+) -> list[str]:
+    found = [name for name in paths if fnmatchcase(name, pattern)]
     if not found:
         near = difflib.get_close_matches(pattern, _patterns(paths), n=1)
         hint = f"did you mean {near[0]!r}?" if near else _some(paths)
-        builder.problem(path, f"no parameter matches {pattern!r}", hint, at_key)
+        builder.problem(path, f"no {what} matches {pattern!r}", hint, at_key)
     return found
 
 
@@ -358,6 +364,18 @@ def watch_of(builder: Builder, follower: Any, path: Path, val: Validation, best:
     _check_watch(builder, watch, val, place, (f"{name} cannot follow {watch!r}", f"{name} follows {watch}"))
     found = {"watch": watch, "mode": val.mode(watch)}
     return {key: value for key, value in found.items() if getattr(follower, key, None) == "auto"}
+
+
+def check_warm_start(builder: Builder, net: Net, config: WarmStartConfig | None) -> None:
+    """Its patterns match, and leave something to be taken."""
+    if config is None:
+        return
+    paths = {**net.params(), **net.buffers()}
+    for key in ("include", "exclude"):
+        for pattern in config.patterns(key):
+            _check_paths(builder, paths, pattern, ("warm_start", key), "parameter or statistic")
+    if not config.chosen(paths):
+        builder.problem(("warm_start",), "exclude leaves nothing of what include matches")
 
 
 def check_callbacks(builder: Builder, net: Net | None, callbacks: Iterable[Any]) -> None:

@@ -14,7 +14,7 @@ from layernet.config.lookup import Lookup
 from layernet.config.marks import Document, dump, parse
 from layernet.config.overrides import Overrides, apply
 from layernet.config.schema import schema_of
-from layernet.config.sections import DataSection, RootSection, TrainConfig
+from layernet.config.sections import DataSection, RootSection, TrainConfig, WarmStartConfig
 from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.data.dataset import Dataset
@@ -76,6 +76,7 @@ class ExperimentConfig:
     optimizer: Optimizer
     schedule: Schedule
     average: Average | None
+    warm_start: WarmStartConfig | None
     data: DataConfig
     train: TrainConfig
     callbacks: list[Any]
@@ -181,6 +182,7 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         optimizer=root["optimizer"],
         schedule=_watching(root["schedule"], found["watch"]),
         average=root["average"],
+        warm_start=root["warm_start"],
         data=_data(root["data"], found["sources"]),
         train=_with_best(root["train"], found["best"]),
         callbacks=list(map(_watching, root["callbacks"], found["watches"])),
@@ -207,6 +209,8 @@ def _check(builder: Builder, root: dict[str, Any]) -> dict[str, Any]:
     if section is not None:
         net = found["net"] = checks.build_net(builder, section, right_input, root.get("plan") in ("on", True))
         checks.check_callbacks(builder, net, root["callbacks"])
+        if net is not None:
+            checks.check_warm_start(builder, net, root["warm_start"])
         if net is not None:
             outputs, complete = checks.outputs_of(net)
             checks.check_objectives(builder, net, objectives, outputs, complete)
@@ -236,6 +240,8 @@ def _fill_in(resolved: dict[str, Any], found: dict[str, Any]) -> None:
     data, checkpoint = resolved["data"], resolved["train"]["checkpoint"]
     data["eval_batch_size"] = data["eval_batch_size"] or data["batch_size"]
     checkpoint["best"] = found["best"]
+    if warm := resolved["warm_start"]:
+        warm["from"] = str(FilePath(warm["from"]).absolute())
     if found["watch"]:
         resolved["schedule"] |= found["watch"]
     for plain, watch in zip(resolved["callbacks"], found["watches"], strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import keyword
 import math
 import operator
 import re
@@ -77,15 +78,15 @@ class Schema:
         self, label: str, parameters: list[inspect.Parameter], hints: Mapping[str, Any], takes_more: bool
     ) -> None:
         self.label = label
-        self._names = [p.name for p in parameters]
-        self.annotations = dict(hints)
-        self.required = [p.name for p in parameters if p.default is p.empty]
-        self.defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self._names = [written(p.name) for p in parameters]
+        self.annotations = {written(name): hint for name, hint in hints.items()}
+        self.required = [written(p.name) for p in parameters if p.default is p.empty]
+        self.defaults = {written(p.name): p.default for p in parameters if p.default is not p.empty}
         fields: dict[str, Any] = {}
         for index, parameter in enumerate(parameters):
             annotation = _adapt(hints.get(parameter.name, Any))
             # under a neutral name, since a model refuses some that an argument may have
-            fields[f"field_{index}"] = (annotation, Field(alias=parameter.name, default=None))
+            fields[f"field_{index}"] = (annotation, Field(alias=written(parameter.name), default=None))
         settings = ConfigDict(strict=True, extra="allow" if takes_more else "forbid", allow_inf_nan=False)
         try:
             self._model = create_model(label, __config__=settings, **fields)
@@ -128,6 +129,17 @@ class Schema:
         values = {info.alias: getattr(model, name) for name, info in type(model).model_fields.items()}
         values |= model.model_extra or {}
         return {name: values[name] for name in given}
+
+
+def written(argument: str) -> str:
+    """What a config calls an argument: `from` is no name in Python, so the argument is `from_`."""
+    plain = argument.removesuffix("_")
+    return plain if keyword.iskeyword(plain) else argument
+
+
+def argument_of(key: str) -> str:
+    """The argument that a config calls so."""
+    return f"{key}_" if keyword.iskeyword(key) else key
 
 
 @cache

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -61,6 +63,31 @@ class NetSection(Section):
     def __post_init__(self) -> None:
         if not self.layers:
             raise ValueError("layers must hold at least one layer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStartConfig(Section):
+    """`warm_start:`."""
+
+    from_: str
+    """A run directory (its checkpoint `best`, else `last`) or a checkpoint file."""
+    include: str | list[str] = "*"
+    """Patterns of the paths whose values are taken: each must be there in the same shape."""
+    exclude: str | list[str] | None = None
+    """Patterns of those that start from the seed all the same."""
+
+    def patterns(self, key: str) -> list[str]:
+        """`include` or `exclude` as a list."""
+        given = getattr(self, key)
+        return [given] if isinstance(given, str) else list(given or [])
+
+    def chosen(self, paths: Iterable[str]) -> list[str]:
+        """Those of the paths whose values are taken."""
+
+        def matches(path: str, key: str) -> bool:
+            return any(fnmatchcase(path, pattern) for pattern in self.patterns(key))
+
+        return [path for path in paths if matches(path, "include") and not matches(path, "exclude")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +176,8 @@ class RootSection(Section):
     """The factor on the learning rate, by step."""
     average: Average | None = None
     """A mean of the weights over the steps, which is evaluated and saved instead of them."""
+    warm_start: WarmStartConfig | None = None
+    """Parameters and running statistics that start with the values of another run."""
     train: TrainConfig
     """How long, and what happens how often."""
     callbacks: list[Annotated[Any, AsPart("callback")]] = ()  # type: ignore[assignment]

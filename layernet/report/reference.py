@@ -14,13 +14,22 @@ from pathlib import Path
 
 from layernet.config.entries import Extras
 from layernet.config.lookup import Lookup, article
-from layernet.config.sections import CheckpointConfig, DataSection, NetSection, RootSection, TrainConfig
+from layernet.config.schema import written
+from layernet.config.sections import (
+    CheckpointConfig,
+    DataSection,
+    NetSection,
+    RootSection,
+    TrainConfig,
+    WarmStartConfig,
+)
 from layernet.report.catalogue import Argument, arguments_of, built_in
 
 SECTIONS: dict[str, type] = {
     "": RootSection,
     "data.": DataSection,
     "net.": NetSection,
+    "warm_start.": WarmStartConfig,
     "train.": TrainConfig,
     "train.checkpoint.": CheckpointConfig,
 }
@@ -113,7 +122,7 @@ def _attribute_docs(cls: type) -> dict[str, str]:
     docs = {}
     for field, below in zip(definition.body, definition.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-            docs[field.target.id] = str(ast.literal_eval(below.value))
+            docs[written(field.target.id)] = str(ast.literal_eval(below.value))
     return docs
 
 

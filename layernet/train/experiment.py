@@ -31,6 +31,7 @@ from layernet.train.console import Display, duration, values
 from layernet.train.recorder import Recorder
 from layernet.train.rundir import RunDirectory
 from layernet.train.trainer import Row, Trainer, evaluate
+from layernet.train.warm import WarmStart, warm_start
 
 Overrides = Mapping[str, object] | Sequence[str]
 
@@ -78,6 +79,7 @@ class Experiment:
         for callback in self.config.callbacks:
             callback.check()
         len(self.loaders["train"])  # data that gives no batch is an error before there is a run
+        warm = self.warm_start()
         run = RunDirectory.create(Path(runs), name or self.config.name)
         run.describe(
             given=self.config.text,
@@ -88,11 +90,16 @@ class Experiment:
                 "device": self.net.device.name,
                 **facts(self.config, self.net),
                 "parameters": self.net.size,
+                **({"warm_start": warm.facts()} if warm else {}),
             },
             config=self.config.path,
         )
-        self._train(run, None, console or Console())
+        self._train(run, None, console or Console(), notes=warm.lines() if warm else ())
         return run.path
+
+    def warm_start(self) -> WarmStart | None:
+        """Take over the values that the config's `warm_start` names, as `train` does; what was taken."""
+        return None if self.config.warm_start is None else warm_start(self.net, self.config.warm_start)
 
     @classmethod
     def resume(cls, run: str | Path, console: Console | None = None, overrides: Overrides = ()) -> Self:
@@ -168,7 +175,12 @@ class Experiment:
         return loaders
 
     def _train(
-        self, run: RunDirectory, saved: checkpoint.Checkpoint | None, console: Console, changed: Changes | None = None
+        self,
+        run: RunDirectory,
+        saved: checkpoint.Checkpoint | None,
+        console: Console,
+        changed: Changes | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self._fresh = False
         display = Display(console, run.log)
@@ -191,7 +203,7 @@ class Experiment:
                 for key, (before, after) in changed.items():
                     display.say(f"{key}: {before} -> {after}")
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
-        for note in (differences(run.facts, used), hint(self.config, self.net)):
+        for note in (*notes, differences(run.facts, used), hint(self.config, self.net)):
             if note:
                 display.say(note)
         try:

@@ -104,6 +104,7 @@ def test_defaults_are_filled_in() -> None:
         },
         "schedule": {"type": "Constant", "warmup": None},
         "average": None,
+        "warm_start": None,
         "train": {
             "epochs": 2,
             "steps": None,
