@@ -36,13 +36,14 @@ def terminal_width() -> int | None:
 
 def add_compute(parser: argparse.ArgumentParser) -> None:
     """What to compute with, each short for a --set."""
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or auto, as in a config")
     parser.add_argument("--kernels", choices=KERNELS, help="the CPU's kernels, as in a config")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the kernels, as in a config")
 
 
 def chosen(args: argparse.Namespace) -> dict[str, object]:
     """What add_compute's arguments say of a config's values."""
-    given = {"kernels": args.kernels, "threads": args.threads}
+    given = {"device": args.device, "kernels": args.kernels, "threads": args.threads}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from layernet import __version__
-from layernet.cli import doctor, evaluate, gradcheck, inspect, layers, resume, train, validate, warmup
+from layernet.cli import average, doctor, evaluate, find_lr, gradcheck, inspect, layers, resume, train, validate, warmup
 from layernet.errors import Interrupted, LayernetError, did_you_mean
 
 COMMANDS = {
@@ -25,6 +25,8 @@ COMMANDS = {
     "gradcheck": gradcheck,
     "layers": layers,
     "warmup": warmup,
+    "find-lr": find_lr,
+    "average": average,
     "doctor": doctor,
 }
 

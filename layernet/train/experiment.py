@@ -241,7 +241,7 @@ class Experiment:
         if "test" in self.loaders:
             row.update({f"test.{name}": value for name, value in self.evaluate("test").items()})
             run.write_metrics([*trainer.history, row])
-            trainer.tell("on_test", row)
+            trainer.tested(row)
         found = {name: value for name, value in row.items() if name.startswith("test.")} or {
             name: value for name, value in trainer.history[-1].items() if "." in name
         }

@@ -96,7 +96,7 @@ class Trainer:
         # a value that is not finite shows in the loss, and ends the run there: no warnings of numpy's on the way
         with self._signals(), np.errstate(all="ignore"):
             try:
-                self.tell("on_start")
+                self._tell("on_start")
                 while self._going:
                     epoch, start = divmod(self.step, self.steps_per_epoch)
                     self._train_epoch(epoch, start)
@@ -118,9 +118,9 @@ class Trainer:
                 self.row_seconds += time.perf_counter() - clock
                 if self.step % self._every == 0 or not self._going:
                     self._evaluate()
-                self.tell("on_step")
+                self._tell("on_step")
                 if self.step % self.steps_per_epoch == 0:
-                    self.tell("on_epoch")
+                    self._tell("on_epoch")
                 if self._stop_signal is not None:
                     raise Interrupted(self._stop_signal)
                 if not self._going:
@@ -179,7 +179,7 @@ class Trainer:
         self.examples, self.row_seconds = 0, 0.0
         self.history.append(row)
         self.schedule.observe(row)
-        self.tell("on_evaluate", row)
+        self._tell("on_evaluate", row)
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Loss and metrics of the net on one split, with its averaged values where there is an average."""
@@ -222,8 +222,11 @@ class Trainer:
     def _going(self) -> bool:
         return self.step < self.total_steps and not self._stopped
 
-    def tell(self, moment: str, *what: Any) -> None:
-        """Call a method of every callback."""
+    def tested(self, row: Row) -> None:
+        """Tell the callbacks of the row of the test set."""
+        self._tell("on_test", row)
+
+    def _tell(self, moment: str, *what: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, moment)(self, *what)
 
