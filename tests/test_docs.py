@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from layernet.cli.main import main
-from layernet.config.experiment import load_config
+from layernet.config.experiment import load_config, load_config_text
+from layernet.config.marks import dump, parse
 from layernet.testing.contract import RULES
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +94,14 @@ def test_the_blocks_of_a_page_work(
             printed = capsys.readouterr().out or printed
     finally:
         forget_modules(tmp_path)
+
+
+TRAINING = [content for _, language, content in blocks(ROOT / "docs" / "training.md") if language == "yaml"]
+
+
+@pytest.mark.parametrize("part", TRAINING)
+def test_a_part_of_a_config_stands_in_the_page_s_config(part: str) -> None:
+    load_config_text(dump({**parse(TRAINING[0], "page").data, **parse(part, "part").data}))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))

@@ -45,7 +45,7 @@ def test_the_python_example_runs(
 
 
 def test_the_commands_it_names_exist() -> None:
-    for command in re.findall(r"layernet (\w+)", " ".join(blocks("sh"))):
+    for command in re.findall(r"layernet ([\w-]+)", " ".join(blocks("sh"))):
         assert command in COMMANDS
 
 

@@ -102,10 +102,10 @@ class Update:
 
 def norm_of(arena: Arena) -> float:
     """The L2 norm of all gradients together, summed in float64: what is finite in float32 does not overflow."""
-    arena.settle()
     block = _BLOCK if arena.device.name == "cpu" else max(1, arena.grad.size)
     total = 0.0
     with arena.device.activate():
+        arena.settle()
         for start in range(0, arena.grad.size, block):
             part = arena.grad[start : start + block].astype("float64", copy=False)
             total += float(part @ part)
@@ -124,6 +124,6 @@ def clip(arena: Arena, norm: float | None, value: float | None) -> None:
             with arena.device.activate():
                 arena.grad *= factor
     if value is not None:
-        arena.settle()
         with arena.device.activate():
+            arena.settle()
             arena.device.xp.clip(arena.grad, -value, value, out=arena.grad)

@@ -40,9 +40,21 @@ optimizer: {type: Adam, lr: 0.01, weight_decay: 1e-4}
 schedule: {type: Cosine, warmup: 1 epochs}
 train: {epochs: 2}
 """
+FREEZE = {"type": "Freeze", "params": "linear_1.*", "until": "1 epochs"}
 
 
-def test_a_config_trains_and_evaluates_as_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"data.batch_size": 6, "train.accumulate": 3, "train.clip_norm": 0.5, "callbacks": [FREEZE]},
+        {"train.clip_value": 0.01},
+    ],
+    ids=["plain", "accumulated", "clipped"],
+)
+def test_a_config_trains_and_evaluates_as_on_the_cpu(
+    more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(CONFIG)
     results: dict[str, dict[str, Any]] = {}
@@ -50,7 +62,7 @@ def test_a_config_trains_and_evaluates_as_on_the_cpu(tmp_path: Path, monkeypatch
     for module in ("layernet.train.compute", "layernet.backend.device"):
         monkeypatch.setattr(f"{module}.get_device", lambda name, *_, **__: devices[name])
     for device in devices:
-        experiment = Experiment.load(path, {"device": device})
+        experiment = Experiment.load(path, {"device": device, **more})
         run = experiment.train(tmp_path / device, console=Console(file=io.StringIO()))
         assert isinstance(experiment.net.arena.data, fakecupy.ndarray) == (device != "cpu")
         results[device] = Experiment.open(run, "last").evaluate("val") | experiment.evaluate("train")
