@@ -18,6 +18,7 @@ Role: TypeAlias = Literal["error", "place", "gutter", "caret", "note", "help"]
 Paint: TypeAlias = Callable[[Role, str], str]
 """Dresses a part of a message for a terminal: given what part it is, and its text."""
 
+_SHOWN = 50  # problems in one answer
 _WIDEST = 100  # columns of an excerpt
 _LISTED, _LIKEST = 15, 4  # known words that a hint lists; how many of more
 _ALIKE = 0.6  # how much a word must be like another to be taken for it, of 1
@@ -110,10 +111,11 @@ class ConfigError(LayernetError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def block(self, paint: Paint | None = None) -> str:
-        """Every problem with the lines that it is about."""
-        blocks = [problem.block(paint) for problem in self.problems]
-        count = [f"{len(blocks)} errors"] if len(blocks) > 1 else []
-        return "\n\n".join([*blocks, *count])
+        """Every problem with the lines that it is about; of very many, the first."""
+        blocks = [problem.block(paint) for problem in self.problems[:_SHOWN]]
+        count = len(self.problems)
+        ending = [f"{count} errors{f', the first {_SHOWN} are shown' * (count > _SHOWN)}"] if count > 1 else []
+        return "\n\n".join([*blocks, *ending])
 
 
 class UsageError(LayernetError):
@@ -195,8 +197,8 @@ def did_you_mean(word: str, known: Iterable[str], taken: Iterable[str] = (), mea
 
 def _nearest(word: str, choices: Sequence[str], used: set[str], meant: Sequence[str]) -> str | None:
     """The word that was meant: one slip away if any is, else one known for it, else one that is alike."""
-    slips = [choice for choice in choices if _one_slip(word, choice)]  # of 'conv2D' and 'Conv2d', the exact one
-    slips = slips or [choice for choice in choices if _one_slip(word.casefold(), choice.casefold())]
+    slips = [choice for choice in choices if one_slip(word, choice)]  # of 'conv2D' and 'Conv2d', the exact one
+    slips = slips or [choice for choice in choices if one_slip(word.casefold(), choice.casefold())]
     if slips:
         return min(reversed(slips), key=lambda choice: (choice in used, -_likeness(word, choice), -len(choice)))
     free = [choice for choice in meant if choice not in used]
@@ -210,7 +212,7 @@ def _likeness(word: str, choice: str) -> float:
     return difflib.SequenceMatcher(None, word.casefold(), choice.casefold()).ratio()
 
 
-def _one_slip(word: str, meant: str) -> bool:
+def one_slip(word: str, meant: str) -> bool:
     """Whether one character too many, too few or wrong, or two swapped, make `word` of `meant`."""
     start = next((i for i, (a, b) in enumerate(zip(word, meant, strict=False)) if a != b), min(len(word), len(meant)))
     rest, other = word[start:], meant[start:]

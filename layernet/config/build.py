@@ -23,10 +23,11 @@ from layernet.core.duration import Duration
 from layernet.core.layer import Layer
 from layernet.core.sequential import Ref
 from layernet.data.dataset import Dataset
-from layernet.errors import LayernetError, Note, Problem, did_you_mean
+from layernet.errors import ConfigError, LayernetError, Note, Problem, did_you_mean
 from layernet.losses import Objective, Penalty
 from layernet.metrics import Measure
 
+_MOST_LAYERS = 5000  # of one config
 _INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
 
 
@@ -326,6 +327,9 @@ class Builder:
         return Several(self._place(Ref(to), name, plain, path) for name in names_of(extras))
 
     def _place(self, layer: Layer, name: str | None, plain: Any, path: Path) -> Built:
+        if len(self.layer_paths) >= _MOST_LAYERS:  # repeats in repeats: nobody waits for all of them
+            self.problem(path, f"more than {_MOST_LAYERS} layers (with all that repeat)", "repeat less")
+            raise ConfigError(self.problems)
         if name is not None:
             layer.named(name)
         self.layer_paths[layer] = path

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from layernet.errors import did_you_mean
+from layernet.errors import did_you_mean, one_slip
 
 _NAMES = {
     # keys
@@ -147,5 +147,7 @@ def suggest(word: str, known: Iterable[str], taken: Iterable[str] = ()) -> str:
     """`did_you_mean`, which also knows what other frameworks call what is known here."""
     choices = list(known)
     meant = [ours for ours in _MEANT.get(_plain(word), ()) if ours in choices]
-    hint = did_you_mean(word, choices, taken, meant)
-    return hint if hint.startswith("did you mean") else _ADVICE.get(_plain(word), hint)
+    advice = _ADVICE.get(_plain(word))
+    if advice and not meant and not any(one_slip(word, choice) for choice in choices):
+        return advice
+    return did_you_mean(word, choices, taken, meant)

@@ -264,17 +264,21 @@ _BOUNDS = {
 }
 
 
+_MOST_HINTS = 100  # of one mapping: looking for what was meant takes its time
+
+
 def _findings(error: ValidationError, given: dict[str, Any], names: list[str]) -> list[Finding]:
     groups: dict[tuple[Path, bool], list[Any]] = {}
     for item in error.errors(include_url=False):
         path, at_key = _path_of(item["loc"], given)
         groups.setdefault((path, at_key), []).append(item)
-    findings = []
+    findings: list[Finding] = []
+    holders = {path[:length] for path, _ in groups for length in range(len(path))}
     for (path, at_key), items in groups.items():
-        if any(len(other) > len(path) and other[: len(path)] == path for other, _ in groups):
+        if path in holders:
             continue  # another branch of a union came further, and says more
         if items[0]["type"] == "extra_forbidden" and len(path) == 1:
-            hint = suggest(str(path[0]), names, [key for key in given if key != path[0]])
+            hint = suggest(str(path[0]), names, given) if len(findings) < _MOST_HINTS else ""
             findings.append(Finding(path, f"unknown key {path[0]!r}", hint, True))
         else:
             findings.append(_finding(path, at_key, items, path[-1] if at_key else _value_at(given, path)))
