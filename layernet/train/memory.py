@@ -53,7 +53,7 @@ def check_memory(config: ExperimentConfig, training: bool = True) -> None:
     message = (
         f"it does not fit into memory: at least {size(need.parameters + most)} are needed, {size(free)} are free: "
         f"{size(need.parameters)} for {parts}, {size(most)} for a batch of {getattr(data, key)} "
-        f"(the largest layer, {found.largest.label}, gives {found.largest.out_shape})"
+        f"(the largest, {found.largest.label}, gives {found.largest.out_shape})"
     )
     each = need.example if key == "batch_size" else need.evaluated
     fits = (free - need.parameters) // max(1, each)
