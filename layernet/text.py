@@ -51,7 +51,7 @@ def prose(text: str, width: int | None) -> str:
 
 def size(count: int) -> str:
     """A number of bytes in the unit that suits it: 120 B, 8.4 MB."""
-    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+    for unit, power in (("EB", 1e18), ("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= power:
             return f"{count / power:.1f} {unit}"
     return f"{count} B"

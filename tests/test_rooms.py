@@ -10,6 +10,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "layernet"
+TINY = """\
+device: cpu
+kernels: numpy
+data: {train: {type: FakeData, shape: [4], classes: 3, length: 8}, batch_size: 4}
+net: {input: [4], layers: [{type: Linear, out_features: 3}]}
+loss: CrossEntropy
+optimizer: {type: SGD, lr: 0.1}
+train: {epochs: 1}
+"""
 
 # each room, and the rooms that its code may import at run time
 BELOW: dict[str, set[str]] = {"errors": set(), "text": set()}
@@ -84,6 +93,28 @@ def test_starting_imports_nothing_heavy(command: list[str]) -> None:
     loaded = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "layernet" in loaded
     assert not loaded & {"numpy", "pydantic", "yaml", "rich", "cupy", "PIL", "numba"}
+
+
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        # what a config names is imported for it: `validate` makes no arrays, and draws no bars
+        ("validate", {"rich", "PIL", "matplotlib", "numba", "cupy", "layernet.train.experiment", "layernet.testing"}),
+        ("inspect", {"PIL", "matplotlib", "numba", "cupy", "layernet.testing"}),
+        ("train", {"PIL", "matplotlib", "cupy", "onnx", "layernet.testing", "layernet.report"}),
+    ],
+)
+def test_a_command_imports_what_it_needs_alone(command: str, heavy: set[str], tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(TINY)
+    words = [command, str(config), *(["--runs", str(tmp_path)] if command == "train" else [])]
+    code = f"from layernet.cli.main import main; import sys; main({words!r}); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent, timeout=120
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "layernet.config.experiment" in loaded
+    assert not loaded & heavy
 
 
 def test_the_compiled_kernels_are_imported_where_they_are_chosen_alone() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from layernet.backend import Array, compiled
-from layernet.backend.allocation import keep_pages
+from layernet.backend.allocation import available, keep_pages
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.ops import Ops
 from layernet.errors import DeviceError
@@ -87,6 +87,11 @@ def get_device(name: str = "auto", kernels: str = "auto", precise: bool = False)
     if kernels not in KERNELS:
         raise DeviceError(f"unknown kernels {kernels!r}", f"use {', '.join(KERNELS[:-1])} or {KERNELS[-1]}")
     return _find(name, kernels, precise)
+
+
+def available_memory(name: str) -> int | None:
+    """Bytes that can still be had on the device called so, before it is used; None where that is not known."""
+    return available() if name == "cpu" or (name == "auto" and _cuda_problem(0)) else None
 
 
 KERNELS = ("auto", "numpy", "numba")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
+from typing import TextIO
 
-from layernet.errors import UsageError
+from layernet.errors import Paint, Role, UsageError
+
+_COLOURS: dict[Role, str] = {"error": "1;31", "place": "1", "gutter": "34", "caret": "1;31", "note": "36", "help": "32"}
 
 KERNELS = ("auto", "numpy", "numba")
 
@@ -32,6 +36,13 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 def terminal_width() -> int | None:
     """How wide the terminal is that is written to; None for a file or a pipe, where lines stay whole."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def paint_for(stream: TextIO) -> Paint | None:
+    """How messages are coloured for a terminal; None for files and pipes, and where NO_COLOR asks for none."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return None
+    return lambda role, text: f"\x1b[{_COLOURS[role]}m{text}\x1b[0m" if text else ""
 
 
 def add_compute(parser: argparse.ArgumentParser) -> None:

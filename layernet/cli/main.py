@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from layernet import __version__
 from layernet.cli import average, doctor, evaluate, find_lr, gradcheck, inspect, layers, resume, train, validate, warmup
+from layernet.cli.common import paint_for
 from layernet.errors import Interrupted, LayernetError, did_you_mean
 
 COMMANDS = {
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LayernetError as error:
         if args.debug:
             raise
-        print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
+        print(error if isinstance(error, Interrupted) else error.block(paint_for(sys.stderr)), file=sys.stderr)
         return error.exit_code
     except Exception as error:
         message = None if args.debug else _message(error)

@@ -23,10 +23,11 @@ from layernet.core.duration import Duration
 from layernet.core.layer import Layer
 from layernet.core.sequential import Ref
 from layernet.data.dataset import Dataset
-from layernet.errors import LayernetError, Problem, did_you_mean
+from layernet.errors import ConfigError, LayernetError, Note, Problem, did_you_mean
 from layernet.losses import Objective, Penalty
 from layernet.metrics import Measure
 
+_MOST_LAYERS = 5000  # of one config
 _INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
 
 
@@ -47,10 +48,14 @@ class Builder:
         self.problems: list[Problem] = list(document.problems)
         self.layer_paths: dict[Layer, Path] = {}
 
-    def problem(self, path: Path, message: str, hint: str = "", at_key: bool = False) -> None:
-        """Note that something is wrong at a place in the config."""
+    def problem(
+        self, path: Path, message: str, hint: str = "", at_key: bool = False, notes: Mapping[Path, str] | None = None
+    ) -> None:
+        """Note that something is wrong at a place in the config; `notes` say what other places have to do with it."""
         mark = self.document.key_mark(path) if at_key else self.document.mark(path)
-        self.problems.append(Problem(message, dotted(path), mark, hint))
+        also = [(self.document.mark(place), text) for place, text in (notes or {}).items()]
+        found = tuple(Note(place, text) for place, text in also if place is not None and place.line)
+        self.problems.append(Problem(message, dotted(path), mark, hint, found))
 
     def arguments(
         self, schema: Schema, given: dict[str, Any], path: Path, label: str, also: tuple[str, ...] = ()
@@ -152,7 +157,9 @@ class Builder:
                     first = self.document.mark(self.layer_paths[seen[layer.name]])
                     where = f" in line {first.line}" if first and first.line else ""
                     place = (*self.layer_paths[layer], "name")
-                    self.problem(place, f"another layer{where} is called {layer.name!r}", "give each its own name")
+                    notes = {(*self.layer_paths[seen[layer.name]], "name"): f"the first {layer.name!r}"}
+                    message = f"another layer{where} is called {layer.name!r}"
+                    self.problem(place, message, "give each its own name", notes=notes)
                 seen.setdefault(layer.name, layer)
         return len(self.problems) == count
 
@@ -320,6 +327,9 @@ class Builder:
         return Several(self._place(Ref(to), name, plain, path) for name in names_of(extras))
 
     def _place(self, layer: Layer, name: str | None, plain: Any, path: Path) -> Built:
+        if len(self.layer_paths) >= _MOST_LAYERS:  # repeats in repeats: nobody waits for all of them
+            self.problem(path, f"more than {_MOST_LAYERS} layers (with all that repeat)", "repeat less")
+            raise ConfigError(self.problems)
         if name is not None:
             layer.named(name)
         self.layer_paths[layer] = path

@@ -78,26 +78,30 @@ def _refused(builder: Builder, section: NetSection, layer: Layer | None, message
         return
     holders = [outer for outer in paths if layer in {inner for _, inner in outer.walk()}]
     written = [outer for outer in holders if outer in builder.layer_paths]
-    origin = _origin(builder, section, written[-1], paths)
+    origin, notes = _origin(builder, section, written[-1], paths)
     place = builder.layer_paths[written[-1]]
-    builder.problem(place, f"layer {paths[layer]} ({type(layer).__name__}): {message}{origin}", hint)
+    builder.problem(place, f"layer {paths[layer]} ({type(layer).__name__}): {message}{origin}", hint, notes=notes)
 
 
-def _origin(builder: Builder, section: NetSection, layer: Layer, paths: Mapping[Layer, str]) -> str:
-    """What a layer gets, and from where."""
+def _origin(
+    builder: Builder, section: NetSection, layer: Layer, paths: Mapping[Layer, str]
+) -> tuple[str, dict[Path, str]]:
+    """What a layer gets, and from where: in words, and as notes at what it comes from."""
     shape = vars(layer).get("in_shape")
     if shape is None:
-        return ""
+        return "", {}
     if layer is section.layers[0]:
-        return f" (it gets {shape}, net.input)"
+        return f" (it gets {shape}, net.input)", {("net", "input"): f"net.input is {shape}"}
     holder = builder.layer_paths[layer][:-1]
     siblings = [other for other, path in builder.layer_paths.items() if path[:-1] == holder]
     before = siblings[max(0, siblings.index(layer) - 1)]
     if before is layer or vars(before).get("out_shape") != shape:
-        return f" (it gets {shape})"
+        return f" (it gets {shape})", {}
     mark = builder.document.mark(builder.layer_paths[before])
     where = f" in line {mark.line}" if mark and mark.line else ""
-    return f" (it gets {shape} from layer {paths[before]}, {type(before).__name__}{where})"
+    name = type(before).__name__
+    notes = {builder.layer_paths[before]: f"layer {paths[before]} ({name}) gives {shape}"}
+    return f" (it gets {shape} from layer {paths[before]}, {name}{where})", notes
 
 
 def _unfinished(layer: Layer) -> bool:

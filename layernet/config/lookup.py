@@ -13,6 +13,7 @@ from pathlib import Path as FilePath
 from types import ModuleType
 from typing import Any
 
+from layernet.config.elsewhere import suggest
 from layernet.config.names import BASES, BUILT_IN, Kind
 from layernet.config.userfiles import UserFolder
 from layernet.core.blame import is_theirs, place
@@ -183,7 +184,7 @@ def _noun(kind: str) -> str:
 
 
 def _suggest(name: str, table: Iterable[str]) -> str:
-    hint = did_you_mean(name, table)
+    hint = suggest(name, table)
     if hint.endswith(_MORE):
         hint = f"{hint}: {_ALL}"
     own = "one of your own is package.module:Class or ./file.py:Class"

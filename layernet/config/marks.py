@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import yaml
 
-from layernet.errors import ConfigError, Mark, Problem
+from layernet.errors import ConfigError, Mark, Note, Problem
 
 Path: TypeAlias = tuple[str | int, ...]
 """A place in a config: ("net", "layers", 3, "out_channels")."""
@@ -148,6 +148,7 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self.text = text
         self.file = file
+        self._lines = _LINE_BREAK.split(text) if len(text) <= MAX_CHARACTERS else []
         self.problems: list[Problem] = []
         self._anchors: dict[str, _Node | None] = {}  # None: not complete yet
         self._count = 0
@@ -171,12 +172,11 @@ class _Reader:
 
     def _look_over(self) -> None:
         if len(self.text) > MAX_CHARACTERS:
-            self._stop(
-                f"the text has {len(self.text)} characters, at most {MAX_CHARACTERS} are read", Mark(self.file, 1, 1)
-            )
+            message = f"the text has {len(self.text)} characters, at most {MAX_CHARACTERS} are read"
+            self._stop(message, Mark(self.file, 1, 1))
         if found := _UNPRINTABLE.search(self.text):
             before = self.text[: found.start()]
-            mark = Mark(self.file, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+            mark = self._place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
             if found[0] == "\ufeff":
                 self._stop("a byte order mark (BOM)", mark, "save the file as UTF-8 without BOM")
             self._stop(f"a control character, U+{ord(found[0]):04X}", mark, "remove it")
@@ -260,7 +260,10 @@ class _Reader:
                 first = entries[key][0]
                 self.problems.append(
                     Problem(
-                        f"the key {key!r} is given twice, first in line {first.line}", mark=key_mark, hint="remove one"
+                        f"the key {key!r} is given twice, first in line {first.line}",
+                        mark=key_mark,
+                        hint="remove one",
+                        notes=(Note(first, "first given here"),),
                     )
                 )
             else:
@@ -295,7 +298,10 @@ class _Reader:
             self._stop(f"more than {MAX_NODES} values (with all aliases written out)", mark)
 
     def _mark(self, mark: Any) -> Mark:
-        return Mark(self.file, mark.line + 1, mark.column + 1)
+        return self._place(mark.line + 1, mark.column + 1)
+
+    def _place(self, line: int, column: int) -> Mark:
+        return Mark(self.file, line, column, self._lines[line - 1] if line <= len(self._lines) else "")
 
     def _stop(self, message: str, mark: Mark | None, hint: str = "") -> NoReturn:
         raise ConfigError([*self.problems, Problem(message, mark=mark, hint=hint)])
@@ -305,7 +311,7 @@ class _Reader:
         problem, context = error.problem or "", error.context or ""
         raw = error.problem_mark or error.context_mark
         place = self._mark(raw) if raw else None
-        line = _LINE_BREAK.split(self.text)[raw.line] if raw else ""
+        line = place.text if place else ""
         if "\t" in line[: len(line) - len(line.lstrip())]:
             self._stop("a tab in the indentation", place, "indent with spaces")
         if "alias" in context:

@@ -15,13 +15,14 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 from pydantic import ConfigDict, Field, PlainValidator, Strict, ValidationError, create_model
 from pydantic_core import PydanticCustomError
 
+from layernet.config.elsewhere import suggest
 from layernet.config.lookup import article, kind_of
 from layernet.config.marks import Path, describe
 from layernet.config.names import Kind
@@ -239,13 +240,18 @@ def _duration(value: Any) -> Duration:
     except ValueError:
         duration = None
     if duration is None or duration.count <= 0:
-        raise expected("a duration like '5 epochs' or '300 steps'")
+        count = re.match(r"\s*[\d.]+", value) if isinstance(value, str) else None
+        units = [f"{count[0].strip()} {unit}" for unit in ("epochs", "steps")] if count else []
+        raise expected("a duration like '5 epochs' or '300 steps'", units)
     return duration
 
 
-def expected(what: str) -> PydanticCustomError:
-    """What a validator raises for a value that is not `what`: messages say `expected <what>, got <value>`."""
-    return PydanticCustomError("expected", "{what}", {"what": what})
+def expected(what: str, choices: Sequence[str] = ()) -> PydanticCustomError:
+    """What a validator raises for a value that is not `what`: messages say `expected <what>, got <value>`.
+
+    Hints name the nearest of the `choices`.
+    """
+    return PydanticCustomError("expected", "{what}", {"what": what, "choices": list(choices)})
 
 
 # pydantic's errors in plain words
@@ -270,17 +276,22 @@ _BOUNDS = {
 }
 
 
+_MOST_HINTS = 100  # of one mapping: looking for what was meant takes its time
+
+
 def _findings(error: ValidationError, given: dict[str, Any], names: list[str]) -> list[Finding]:
     groups: dict[tuple[Path, bool], list[Any]] = {}
     for item in error.errors(include_url=False):
         path, at_key = _path_of(item["loc"], given)
         groups.setdefault((path, at_key), []).append(item)
-    findings = []
+    findings: list[Finding] = []
+    holders = {path[:length] for path, _ in groups for length in range(len(path))}
     for (path, at_key), items in groups.items():
-        if any(len(other) > len(path) and other[: len(path)] == path for other, _ in groups):
+        if path in holders:
             continue  # another branch of a union came further, and says more
         if items[0]["type"] == "extra_forbidden" and len(path) == 1:
-            findings.append(Finding(path, f"unknown key {path[0]!r}", did_you_mean(str(path[0]), names), True))
+            hint = suggest(str(path[0]), names, given) if len(findings) < _MOST_HINTS else ""
+            findings.append(Finding(path, f"unknown key {path[0]!r}", hint, True))
         else:
             findings.append(_finding(path, at_key, items, path[-1] if at_key else _value_at(given, path)))
     return findings
@@ -314,10 +325,12 @@ def _finding(path: Path, at_key: bool, items: list[dict[str, Any]], value: Any) 
             words = re.split(", | or ", item["ctx"]["expected"])
         elif item["type"] == "expected":
             words = [item["ctx"]["what"]]
+            choices += item["ctx"]["choices"]
         elif item["type"] in _BOUNDS:
             words = [f"{_BOUNDS[item['type']]} {next(iter(item['ctx'].values()))}"]
         elif item["type"] in _EXPECTED:
             words = [_EXPECTED[item["type"]]]
+            choices += ["true", "false"] if item["type"] == "bool_type" else []
         elif item["type"] in ("too_long", "too_short") and item["ctx"].get("field_type") == "Tuple":
             words = [f"a list of {item['ctx'].get('max_length', item['ctx'].get('min_length'))}"]
         elif item["type"] == "missing":

@@ -25,7 +25,7 @@ _CONSTANT = Constant()
 
 def _device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise expected("auto, cpu, cuda or cuda:N")
+        raise expected("auto, cpu, cuda or cuda:N", ("auto", "cpu", "cuda"))
     return name
 
 

@@ -47,6 +47,8 @@ class Layer(Configurable):
     adds_level: bool = True
     """Whether its name is part of its children's paths. False: only when the user gave the name, so that a composite
     that says no more than how layers are run can be put around them, or taken away, without renaming a parameter."""
+    recomputes: bool = False
+    """Whether it keeps its input alone, and runs what is in it anew in backward."""
 
     def build(self, in_shape: Shape) -> Shape:
         """Declare Param, Buffer and Const attributes for this input shape; return the output shape."""

@@ -1,13 +1,20 @@
-"""What a training step keeps for its backward, in bytes: counted in a pass, and predicted for a batch of any size."""
+"""What a training step keeps for its backward: counted in a pass, predicted for a batch of any size, and from shapes
+alone the least that it can be.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from layernet.core.context import Context, Tape
+from layernet.core.layer import Layer
 from layernet.core.net import Net
+from layernet.core.param import Param
+from layernet.core.sequential import Sequential
 
 _FEW, _MORE = 2, 4  # examples in the passes that a prediction looks at: batch norm takes no single one
 
@@ -57,6 +64,40 @@ def _kept_by(net: Net, examples: int) -> dict[str, int]:
     with np.errstate(all="ignore"), net.device.activate():
         x = net.device.xp.zeros((examples, *net.input_shape), dtype=dtype)
         return kept(net, net.forward(x, training=True, step=0))
+
+
+class Least(NamedTuple):
+    """The least numbers that a net needs at once for each example, whatever its kernels and its plan."""
+
+    kept: int
+    """Until backward: what goes into layers with weights, which their gradients are products with."""
+    passing: int
+    """Beside those: the output of the layer where that is most; without backward, its input too."""
+    alone: int
+    largest: Layer
+    """The layer of `passing`."""
+
+
+def least(net: Net) -> Least:
+    """From the declared shapes: no array is looked at or made. An input that branches share counts once."""
+    leaves = [layer for _, layer in net.root.walk() if not layer.children()]
+    largest = max(leaves or [net.root], key=lambda layer: math.prod(layer.out_shape))
+    alone = max(math.prod(layer.in_shape) + math.prod(layer.out_shape) for layer in leaves or [net.root])
+    return Least(sum(_inputs(net.root, [False])), math.prod(largest.out_shape), alone, largest)
+
+
+def _inputs(layer: Layer, counted: list[bool]) -> Iterator[int]:
+    """The sizes of the arrays kept in it; `counted` says, and learns, whether that of its own input is counted."""
+    weighs = any(len(param.shape) > 1 and not param.frozen for param in layer.own(Param).values())
+    if (weighs or layer.recomputes) and not counted[0]:
+        counted[0] = True
+        yield math.prod(layer.in_shape)
+    if layer.recomputes:
+        return
+    for child in layer.children().values():
+        yield from _inputs(child, counted)
+        if isinstance(layer, Sequential):
+            counted = [False]  # the next gets what this one gives
 
 
 def _owner(array: Any) -> Any:

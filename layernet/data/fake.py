@@ -11,6 +11,8 @@ from layernet.backend.device import host
 from layernet.backend.random import Stream, key_of
 from layernet.data.dataset import InMemory
 
+_MOST_CLASSES = 100_000  # they have names, which are made at once
+
 
 class FakeData(InMemory):
     """`length` random examples of any `shape`, easy enough that a loss falls: x = half noise, half the class's pattern.
@@ -25,8 +27,8 @@ class FakeData(InMemory):
     def __init__(self, shape: list[int], classes: int = 10, length: int = 512, seed: int = 0) -> None:
         if not shape or any(n < 1 for n in shape):
             raise ValueError(f"shape needs sizes of at least 1, got {list(shape)}")
-        if classes < 0:
-            raise ValueError(f"classes must not be negative, got {classes}")
+        if not 0 <= classes <= _MOST_CLASSES:
+            raise ValueError(f"classes must be from 0 to {_MOST_CLASSES}, got {classes}")
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
         self.shape = tuple(shape)

@@ -10,6 +10,8 @@ from layernet.layers.conv import Conv2d
 from layernet.layers.norm import BatchNorm
 from layernet.layers.pool import MaxPool2d
 
+_MOST_LAYERS = 1000  # of a dense block; those of the paper have 48 at most
+
 
 class Bottleneck(Block):
     """ReLU(f(x) + shortcut(x)), f being 1x1, 3x3, 1x1 convolutions with norms (He et al. 2015, arXiv:1512.03385).
@@ -97,6 +99,8 @@ class DenseBlock(Block):
 
     def __init__(self, num_layers: int, growth: int, bottleneck: int | None = None) -> None:
         _at_least_one(num_layers=num_layers, growth=growth, bottleneck=1 if bottleneck is None else bottleneck)
+        if num_layers > _MOST_LAYERS:
+            raise ValueError(f"num_layers must be at most {_MOST_LAYERS}, got {num_layers}")
         self.num_layers, self.growth, self.bottleneck = num_layers, growth, bottleneck
 
     def layers(self, in_shape: Shape) -> list[Layer]:

@@ -201,6 +201,7 @@ class Recompute(Layer):
     """
 
     adds_level = False
+    recomputes = True
 
     def __init__(self, body: list[Layer]) -> None:
         self.body = [Sequential(body)]

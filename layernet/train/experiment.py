@@ -28,6 +28,7 @@ from layernet.train.compute import (
     in_words,
 )
 from layernet.train.console import Display, duration, values
+from layernet.train.memory import check_memory
 from layernet.train.recorder import Recorder
 from layernet.train.rundir import RunDirectory
 from layernet.train.trainer import Row, Trainer, evaluate
@@ -42,7 +43,8 @@ class Experiment:
     `net` is bound and initialised from the seed. Data is read when it is first needed.
     """
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: ExperimentConfig, *, training: bool = True) -> None:
+        check_memory(config, training)
         self.config = config
         self.net: Net = config.net.bind(device_for(config), config.dtype, config.seed)
         self._loaders: dict[str, Loader] | None = None
@@ -62,7 +64,7 @@ class Experiment:
         there is no such run or checkpoint, CheckpointError when it cannot be used.
         """
         directory = RunDirectory.open(Path(run))
-        experiment = cls(load_config(directory.resolved, compute))
+        experiment = cls(load_config(directory.resolved, compute), training=False)
         saved = checkpoint.load(directory.find(which or ("best" if directory.checkpoint("best").exists() else "last")))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
         experiment._measured, experiment._fresh = True, False

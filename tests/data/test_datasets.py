@@ -87,7 +87,7 @@ def test_fake_data_can_be_learned_across_seeds(shape):
     [
         ({"shape": []}, "shape needs sizes"),
         ({"shape": [3, 0]}, "shape needs sizes"),
-        ({"shape": [3], "classes": -1}, "classes must not be negative, got -1"),
+        ({"shape": [3], "classes": -1}, "classes must be from 0 to 100000, got -1"),
         ({"shape": [3], "length": 0}, "length must be at least 1, got 0"),
     ],
 )
