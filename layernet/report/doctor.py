@@ -25,7 +25,7 @@ from layernet.testing.kernels import check_kernels, wrong
 from layernet.text import aligned, size
 from layernet.train.rundir import processor
 
-EXTRAS = {"fast": "numba", "cuda12": "cupy", "cuda13": "cupy"}
+EXTRAS = {"fast": "numba", "cuda12": "cupy", "cuda13": "cupy", "tensorboard": "tensorboardX"}
 """The optional extras, and the module that each brings: cupy comes for one version of CUDA or the next."""
 
 _VARIABLES = (
