@@ -53,7 +53,7 @@ def examine() -> Facts:
 
 def _versions() -> dict[str, str]:
     found = {"layernet": layernet.__version__, "python": platform.python_version(), "numpy": np.__version__}
-    for package in ("numba", "llvmlite", "tbb", "cupy-cuda12x", "cupy-cuda13x", "cupy"):
+    for package in ("numba", "llvmlite", "tbb", "cupy-cuda12x", "cupy-cuda13x", "cupy", "tensorboardX"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
