@@ -45,7 +45,9 @@ class TensorBoard(Callback):
 
     def on_start(self, trainer: Trainer) -> None:
         self._folder = str(_directory(self, trainer) / "tensorboard")
-        self._log = _writer()(logdir=self._folder, purge_step=trainer.step + 1 if trainer.step else None)
+        purge = trainer.step + 1 if trainer.step else None
+        # tensorboardX names files by the second: one begun within the same second would take the other's place
+        self._log = _writer()(logdir=self._folder, purge_step=purge, filename_suffix=f".{trainer.step}")
 
     def on_evaluate(self, trainer: Trainer, row: Row) -> None:
         for name, value in row.items():
@@ -54,7 +56,7 @@ class TensorBoard(Callback):
         self._log.flush()
 
     def on_test(self, trainer: Trainer, row: Row) -> None:
-        self._log = _writer()(logdir=self._folder)
+        self._log = _writer()(logdir=self._folder, filename_suffix=".test")
         self.on_evaluate(trainer, row)
         self._log.close()
 

@@ -324,8 +324,8 @@ def test_tensorboard_gets_every_number(config: Path, tmp_path: Path, monkeypatch
     run = tmp_path / "small-001"
     Experiment.resume(run, console=quiet())
     assert made == [
-        {"logdir": str(run / "tensorboard"), "purge_step": None},
-        {"logdir": str(run / "tensorboard"), "purge_step": 7},
+        {"logdir": str(run / "tensorboard"), "purge_step": None, "filename_suffix": ".0"},
+        {"logdir": str(run / "tensorboard"), "purge_step": 7, "filename_suffix": ".6"},
     ]
     assert [step for name, _, step in told if name == "val/accuracy"] == [5, 10, 15, 20]
     assert {name for name, _, _ in told} >= {"lr", "train/loss", "val/loss"}
@@ -338,3 +338,12 @@ def test_tensorboard_that_is_not_installed_is_said_before_there_is_a_run(
     with pytest.raises(UsageError, match="pip install tensorboardX"):
         Experiment.load(config, {"callbacks": ["TensorBoard"]}).train(tmp_path / "runs", console=quiet())
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_real_tensorboardx_keeps_the_files_of_a_second_apart(config: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    test = {"type": "FakeData", "shape": [4, 4, 1], "classes": 3, "length": 12, "seed": 2}
+    run = with_callbacks(config, callbacks=["TensorBoard"], data__test=test).train(tmp_path, console=quiet())
+    files = {path.suffix: path.stat().st_size for path in (run / "tensorboard").iterdir()}
+    assert files.keys() == {".0", ".test"}
+    assert files[".0"] > files[".test"] > 0

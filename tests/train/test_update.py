@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import layernet as ln
 from layernet.config.experiment import load_config_text
+from layernet.core.memory import kept
 from layernet.data.loader import Batch
-from layernet.errors import ConfigError
+from layernet.errors import ConfigError, UsageError
 from layernet.train.experiment import Experiment
 from layernet.train.trainer import Trainer
 from layernet.train.update import Update, clip, norm_of
@@ -184,3 +188,21 @@ def test_a_clipped_update_is_as_long_as_asked_and_comes_after_the_penalties() ->
 def test_what_makes_no_sense_is_refused(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config_text(CONFIG, overrides=[override])
+
+
+def test_a_micro_batch_that_has_gone_back_keeps_its_outputs_alone() -> None:
+    net = ln.Net([ln.Linear(64), ln.ReLU(), ln.Linear(64), ln.ReLU(), ln.Linear(2)], (16,)).bind("cpu", "float64")
+    update = Update([ln.Objective(ln.MSE(), name="mse")], net, 0)
+    for _ in range(3):
+        update.forward(Batch(np.ones((10, 16)), np.zeros((10, 2)), np.arange(10)))
+        assert sum(kept(net, update.passes[-1].tape).values()) > 10 * 64 * 8
+        update.backward()
+        assert [sum(kept(net, done.tape).values()) for done in update.passes] == [10 * 2 * 8] * len(update.passes)
+
+
+def test_a_run_keeps_its_micro_batches(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    console = Console(file=io.StringIO())
+    run = Experiment.load(tmp_path / "c.yaml", {"train.accumulate": 2}).train(tmp_path / "runs", console=console)
+    with pytest.raises(UsageError, match=r"train\.accumulate cannot change when a run goes on"):
+        Experiment.resume(run, console, ["train.accumulate=3"])
