@@ -167,17 +167,7 @@ class Optimizer(Configurable):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`. Raises CheckpointError, naming all that does not fit, before any change."""
         arena = self._attached()
-        shapes: dict[str, tuple[int, ...]] = {"step": ()}
-        shapes |= {f"{name}/{p.path}": p.shape for name in self._state for p in arena.params}
-        optional = {f"first_step/{p.path}" for p in arena.params}
-        problems = [f"missing: {key} {shape}" for key, shape in shapes.items() if key not in state]
-        problems += [f"unknown: {key}" for key in state if key not in shapes and key not in optional]
-        problems += [
-            f"shape: {key} is {np.shape(state[key])}, expected {shape}"
-            for key, shape in shapes.items()
-            if key in state and np.shape(state[key]) != shape
-        ]
-        if problems:
+        if problems := self.misfits(state):
             raise CheckpointError(f"the state does not fit {self!r}:\n  " + "\n  ".join(problems))
         with arena.device.activate():
             for param, span in zip(arena.params, arena.spans, strict=True):
@@ -187,6 +177,22 @@ class Optimizer(Configurable):
         first = {p.path: int(state.get(f"first_step/{p.path}", 0)) for p in arena.params} if self._next_step else {}
         self._first_step = {path: step for path, step in first.items() if step >= 0}
         self._live = None
+
+    def misfits(self, state: Mapping[str, Any]) -> list[str]:
+        """All for which `load_state_dict` would refuse `state`."""
+        arena = self._attached()
+        shapes: dict[str, tuple[int, ...]] = {"step": ()}
+        shapes |= {f"{name}/{p.path}": p.shape for name in self._state for p in arena.params}
+        optional = {f"first_step/{p.path}" for p in arena.params}
+        return [
+            *(f"missing: {key} {shape}" for key, shape in shapes.items() if key not in state),
+            *(f"unknown: {key}" for key in state if key not in shapes and key not in optional),
+            *(
+                f"shape: {key} is {np.shape(state[key])}, expected {shape}"
+                for key, shape in shapes.items()
+                if key in state and np.shape(state[key]) != shape
+            ),
+        ]
 
     @property
     def _dtype(self) -> str:

@@ -187,9 +187,9 @@ def test_what_load_would_refuse_is_not_saved(array: np.ndarray[Any, Any], tmp_pa
 
 
 def test_a_damaged_checkpoint_is_refused_and_nothing_loads_wrong() -> None:
-    found = subprocess.run(
-        [sys.executable, "scripts/corruption.py", "200"], capture_output=True, text=True, check=False, cwd=ROOT
-    )
+    command = [sys.executable, "scripts/corruption.py", "200"]
+    there = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=there)
     assert found.returncode == 0, found.stdout + found.stderr
 
 
