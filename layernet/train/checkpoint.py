@@ -27,8 +27,8 @@ FORMAT = 1
 _META = "meta.json"
 _DIGEST = "sha256"
 _EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)  # no clock in the file: equal states are equal bytes
-_UTF8 = 0x800
-"""The one flag of a member that may be set: its name is not ASCII."""
+_FLAGS = 0x808
+"""Those of a member that may be set: its name is not ASCII; its sizes stand behind it, as where seeking failed."""
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(rb"\{'descr': '([<>|=][biufcSU]\d{1,6})', 'fortran_order': False, 'shape': \(([0-9, ]*)\), \} *\n")
@@ -138,7 +138,7 @@ def _check_members(infos: list[zipfile.ZipInfo], size: int) -> None:
             raise ValueError(f"{name!r} is no name of an array")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise ValueError(f"{name!r} is compressed")
-        if info.flag_bits & ~_UTF8:
+        if info.flag_bits & ~_FLAGS:
             raise ValueError(f"{name!r} has flags {info.flag_bits:#x}")
     if sum(info.file_size for info in infos) > size:
         raise ValueError("its members are larger than the file")
