@@ -64,8 +64,8 @@ metrics: [accuracy]
 optimizer: {type: Adam, lr: 0.003, weight_decay: 1e-4}
 schedule: {type: Cosine, warmup: 1 epochs}
 average: {type: EMA, decay: 0.9}
-callbacks: [{type: EarlyStopping, watch: val.accuracy, patience: 4}]
-train: {epochs: 10, accumulate: 2, clip_norm: 1.0, eval_every: 7 steps, checkpoint: {every: 5 steps, best: val.loss}}
+callbacks: [{type: EarlyStopping, watch: val.accuracy, patience: 3, min_delta: 0.01}]
+train: {epochs: 14, accumulate: 2, clip_norm: 1.0, eval_every: 7 steps, checkpoint: {every: 5 steps, best: val.loss}}
 """
 
 
