@@ -1,4 +1,4 @@
-"""What a run survives: signals at any moment, another process in its directory, damaged files, full and closed disks."""
+"""What a run survives: signals at any moment, another process beside it, damaged files, disks full or closed."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ def test_best_is_a_checkpoint_to_go_on_from_like_any_other(config: Path, tmp_pat
 
 def test_when_all_are_damaged_each_is_named(config: Path, tmp_path: Path) -> None:
     run = RunDirectory(Experiment.load(config).train(tmp_path, console=quiet()))
+    run.checkpoint("last").write_bytes(b"")
     with pytest.raises(CheckpointError, match="beside it are best, step-"):
-        run.checkpoint("last").write_bytes(b"")
         Experiment.open(run.path, "last")
     for name in run.checkpoints():
         run.checkpoint(name).write_bytes(b"half")
@@ -352,7 +352,8 @@ def test_a_run_in_use_names_its_process(config: Path, tmp_path: Path, capsys: py
 
 def test_the_lock_of_a_process_that_was_killed_is_nobodys(config: Path, tmp_path: Path) -> None:
     run = cut(config, tmp_path / "runs", 5)
-    code = f"from layernet.train.files import locked; import pathlib, os\nwith locked(pathlib.Path({str(run)!r})): os.kill(os.getpid(), 9)"
+    code = "from layernet.train.files import locked; import pathlib, os\n"
+    code += f"with locked(pathlib.Path({str(run)!r})): os.kill(os.getpid(), 9)"
     dead = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert dead.returncode == -signal.SIGKILL
     assert (run / ".lock").read_text().strip().isdigit()
