@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -87,7 +88,7 @@ class Experiment:
         len(self.loaders["train"])  # data that gives no batch is an error before there is a run
         warm = self.warm_start()
         run = RunDirectory.create(Path(runs), name or self.config.name)
-        with run.locked():
+        with run.locked(), _saying_how_to_go_on(run):
             run.describe(
                 given=self.config.text,
                 resolved=self.config.dump(),
@@ -118,7 +119,7 @@ class Experiment:
         changes too; a run that a callback stopped goes on. Raises UsageError for those that a run cannot change.
         """
         directory = RunDirectory.open(Path(run))
-        with directory.locked():
+        with directory.locked(), _saying_how_to_go_on(directory):
             return cls._go_on(directory, console or Console(), overrides)
 
     @classmethod
@@ -239,11 +240,6 @@ class Experiment:
             told = Interrupted(error.number, str(run.path))
             run.log(str(told))
             raise told from error
-        except KeyboardInterrupt as error:  # the second, or one during the test
-            error.add_note(f"go on with `layernet resume {shlex.quote(str(run.path))}`")
-            if not run.checkpoints():
-                error.add_note("from the start, since nothing was saved yet")
-            raise
         except Exception as error:
             _log(error, run)
             raise
@@ -275,6 +271,19 @@ class Experiment:
             f"done: {values(found)}  (checkpoint {which}, epoch {row['epoch']:.4g})  "
             f"training took {duration(trainer.seconds)}  run {run.path}"
         )
+
+
+@contextmanager
+def _saying_how_to_go_on(run: RunDirectory) -> Iterator[None]:
+    """What Ctrl-C leaves where it acts at once: the second one, or one before the first step."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        again = (
+            "train again" if not run.resolved.exists() else f"go on with `layernet resume {shlex.quote(str(run.path))}`"
+        )
+        error.add_note(again if run.checkpoints() else f"{again}, from the start: nothing was saved yet")
+        raise
 
 
 def _log(error: Exception, run: RunDirectory) -> None:
