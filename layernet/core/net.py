@@ -254,9 +254,10 @@ class Net:
                     buffer._frozen = frozen
         self._note_what_learns()
 
-    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Copies of all parameters and buffers, on the host, by path."""
-        return {path: np.array(self.device.to_numpy(t.data)) for path, t in self._tensors().items()}
+    def state_dict(self, copy: bool = True) -> dict[str, np.ndarray[Any, Any]]:
+        """All parameters and buffers, on the host, by path: copies, or with `copy=False` the arrays in use."""
+        found = {path: self.device.to_numpy(t.data) for path, t in self._tensors().items()}
+        return {path: np.array(values) for path, values in found.items()} if copy else found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over values by path. Raises CheckpointError, listing all that does not fit, before changing anything."""

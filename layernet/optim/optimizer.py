@@ -149,16 +149,18 @@ class Optimizer(Configurable):
                     self._hold_norms(param, limit, exact)
         self._next_step = step + 1
 
-    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+    def state_dict(self, copy: bool = True) -> dict[str, np.ndarray[Any, Any]]:
         """What a checkpoint keeps: `momentum/conv1.weight` and the like, the next `step`, and `first_step/<path>`.
 
-        The last is there for parameters that were not updated from step 0 on: -1 where they still were not.
+        The last is there for parameters that were not updated from step 0 on: -1 where they still were not. With
+        `copy=False` they are the arrays in use, to be read.
         """
         arena = self._attached()
         state: dict[str, np.ndarray[Any, Any]] = {"step": np.array(self._next_step)}
         for param, span in zip(arena.params, arena.spans, strict=True):
             for name, flat in self._state.items():
-                state[f"{name}/{param.path}"] = np.array(arena.device.to_numpy(flat[span]).reshape(param.shape))
+                values = arena.device.to_numpy(flat[span]).reshape(param.shape)
+                state[f"{name}/{param.path}"] = np.array(values) if copy else values
             first = self._first_step.get(param.path, -1)
             if first and self._next_step:
                 state[f"first_step/{param.path}"] = np.array(first)

@@ -22,7 +22,11 @@ _META = 1 << 16
 
 
 def capture(trainer: Trainer) -> Checkpoint:
-    """Everything that training needs to go on, and prediction to run: weights, optimizer, transforms, counters."""
+    """Everything that training needs to go on, and prediction to run: weights, optimizer, transforms, counters.
+
+    To be saved before training goes on: on a CPU the arrays are those in use, since a large net's copies might not fit
+    beside it.
+    """
     config = trainer.config
     saved = Checkpoint(
         meta={
@@ -35,10 +39,10 @@ def capture(trainer: Trainer) -> Checkpoint:
         }
     )
     with trainer.averaged():
-        saved.add("net", trainer.net.state_dict())
+        saved.add("net", trainer.net.state_dict(copy=trainer.average is not None))
     if trainer.average is not None:  # "net" is what predicts; these are what training goes on with
-        saved.add("trained", trainer.net.state_dict())
-    saved.add("optimizer", trainer.optimizer.state_dict())
+        saved.add("trained", trainer.net.state_dict(copy=False))
+    saved.add("optimizer", trainer.optimizer.state_dict(copy=False))
     for index, transform in enumerate(config.data.all_transforms()):
         saved.add(f"transform/{index}", transform.state())
     return saved

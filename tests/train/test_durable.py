@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -470,6 +471,25 @@ def test_checkpoints_by_the_clock(config: Path, tmp_path: Path, monkeypatch: pyt
     run = Experiment.load(config, {"train.checkpoint.every": "0.5 minutes"}).train(tmp_path, console=quiet())
     assert saved == [5, 10, 15, 20, 25, 30, 32]  # every fifth look at the clock, and at the end
     assert "every: 0.5 minutes" in (run / "resolved.yaml").read_text()
+
+
+def test_saving_takes_little_memory(config: Path, tmp_path: Path) -> None:
+    layers = [{"type": "Flatten"}, *({"type": "Linear", "out_features": n} for n in (300, 300, 300, 3))]
+    experiment = Experiment.load(config, {"net.layers": layers})
+    trainer = Trainer(experiment.config, experiment.net, experiment.loaders)
+    run = RunDirectory.create(tmp_path, "x")
+    run.save_last(ln.train.state.capture(trainer), keep=1)  # all that is imported at the first time
+    tracemalloc.start()
+    try:
+        run.save_last(ln.train.state.capture(trainer), keep=1)
+        assert tracemalloc.get_traced_memory()[1] < 1.1 * 300 * 300 * 4
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        saved = checkpoint.load(run.checkpoint("last"))
+        held = sum(array.nbytes for array in saved.arrays.values())
+        assert tracemalloc.get_traced_memory()[1] - before < held + 2.2 * 300 * 300 * 4
+    finally:
+        tracemalloc.stop()
 
 
 def test_best_by_any_metric(config: Path, tmp_path: Path) -> None:
