@@ -32,6 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; the exit code."""
+    try:
+        return _run(args)
+    except KeyboardInterrupt as error:
+        if not getattr(error, "__notes__", []):  # a run says how to go on with it
+            error.add_note("no run was begun, and nothing was written")
+        raise
+
+
+def _run(args: argparse.Namespace) -> int:
     from layernet.train.experiment import Experiment
 
     experiment = Experiment.load(args.config, with_chosen(args))

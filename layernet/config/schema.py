@@ -26,7 +26,7 @@ from layernet.config.elsewhere import suggest
 from layernet.config.lookup import article, kind_of
 from layernet.config.marks import Path, describe
 from layernet.config.names import Kind
-from layernet.core.duration import Duration
+from layernet.core.duration import Duration, Interval
 from layernet.core.init import InitFunction
 from layernet.errors import did_you_mean
 
@@ -191,6 +191,8 @@ def _adapt(annotation: Any) -> Any:
         return _part("init")
     if annotation is Duration:
         return Annotated[Any, PlainValidator(_duration)]
+    if annotation is Interval:
+        return Annotated[Any, PlainValidator(_interval)]
     if inspect.isclass(annotation) and get_origin(annotation) is None:
         return _adapt_class(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -244,6 +246,16 @@ def _duration(value: Any) -> Duration:
         units = [f"{count[0].strip()} {unit}" for unit in ("epochs", "steps")] if count else []
         raise expected("a duration like '5 epochs' or '300 steps'", units)
     return duration
+
+
+def _interval(value: Any) -> Interval:
+    try:
+        interval = Interval.parse(value)
+    except ValueError:
+        interval = None
+    if interval is None or interval.count <= 0:
+        raise expected("a duration like '5 epochs', '300 steps' or '30 minutes'")
+    return interval
 
 
 def expected(what: str, choices: Sequence[str] = ()) -> PydanticCustomError:

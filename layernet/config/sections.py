@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from layernet.config.entries import MeasurePart, ObjectivePart, SourcePart
 from layernet.config.schema import AsPart, Section, expected
-from layernet.core.duration import Duration
+from layernet.core.duration import Duration, Interval
 from layernet.core.layer import Layer
 from layernet.optim.averaging import Average
 from layernet.optim.optimizer import Optimizer
@@ -98,8 +98,8 @@ class CheckpointConfig(Section):
     loss), and None without val.
     """
 
-    every: Duration = Duration(1, "epochs")
-    """How often `last` is saved."""
+    every: Interval = Interval(1, "epochs")
+    """How often `last` is saved; also in minutes: `30 minutes`."""
     keep: Count = 2
     """Above 1, so many of the newest also stay, as `step-N`."""
     best: str | None = "auto"
@@ -120,6 +120,8 @@ class TrainConfig(Section):
     """The L2 norm that the gradient of all trained parameters together is scaled to where it is longer."""
     clip_value: Positive | None = None
     """What each element of the gradient is cut to, above and below 0."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is NaN or infinite does: it ends the run, or its update is left out and counted."""
     eval_every: Duration = Duration(1, "epochs")
     """How often val is measured: a row of metrics.csv."""
     log_every: Duration = Duration(50, "steps")

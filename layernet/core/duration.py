@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,23 @@ class Duration:
 
     def steps(self, steps_per_epoch: int) -> int:
         """In steps, rounded to the nearest; what is not nothing is at least one step, however short the epoch."""
+        if self.unit == Interval.TIME:
+            raise ValueError(f"how many steps {self} are, only the clock knows")
         steps = round(self.count * steps_per_epoch) if self.unit == "epochs" else int(self.count)
         return max(1, steps) if self.count else 0
 
     def __str__(self) -> str:
         return f"{self.count:g} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Interval(Duration):
+    """A Duration, or minutes: for what may depend on the clock, since no result does."""
+
+    TIME: ClassVar[str] = "minutes"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From what a Duration is parsed from, and `30 minutes`. Raises ValueError for anything else."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*minutes?\s*", text) if isinstance(text, str) else None
+        return cls(float(match[1]), cls.TIME) if match else super().parse(text)

@@ -254,25 +254,31 @@ class Net:
                     buffer._frozen = frozen
         self._note_what_learns()
 
-    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Copies of all parameters and buffers, on the host, by path."""
-        return {path: np.array(self.device.to_numpy(t.data)) for path, t in self._tensors().items()}
+    def state_dict(self, copy: bool = True) -> dict[str, np.ndarray[Any, Any]]:
+        """All parameters and buffers, on the host, by path: copies, or with `copy=False` the arrays in use."""
+        found = {path: self.device.to_numpy(t.data) for path, t in self._tensors().items()}
+        return {path: np.array(values) for path, values in found.items()} if copy else found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over values by path. Raises CheckpointError, listing all that does not fit, before changing anything."""
-        mine = self._tensors()
-        problems = [f"missing: {path} {t.shape}" for path, t in mine.items() if path not in state]
-        problems += [f"unknown: {path} {np.shape(value)}" for path, value in state.items() if path not in mine]
-        problems += [
-            f"shape: {path} is {np.shape(state[path])}, the net has {t.shape}"
-            for path, t in mine.items()
-            if path in state and np.shape(state[path]) != t.shape
-        ]
-        if problems:
+        if problems := self.misfits(state):
             raise CheckpointError("the values do not fit this net:\n  " + "\n  ".join(problems))
         with self.device.activate():
-            for path, tensor in mine.items():
+            for path, tensor in self._tensors().items():
                 tensor.data[...] = self.device.asarray(state[path], self.dtype)
+
+    def misfits(self, state: Mapping[str, Any]) -> list[str]:
+        """Every value that is missing, unknown or ill-shaped, for which `load_state_dict` would refuse `state`."""
+        mine = self._tensors()
+        return [
+            *(f"missing: {path} {t.shape}" for path, t in mine.items() if path not in state),
+            *(f"unknown: {path} {np.shape(value)}" for path, value in state.items() if path not in mine),
+            *(
+                f"shape: {path} is {np.shape(state[path])}, the net has {t.shape}"
+                for path, t in mine.items()
+                if path in state and np.shape(state[path]) != t.shape
+            ),
+        ]
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**self._params, **self._buffers}

@@ -149,16 +149,18 @@ class Optimizer(Configurable):
                     self._hold_norms(param, limit, exact)
         self._next_step = step + 1
 
-    def state_dict(self) -> dict[str, np.ndarray[Any, Any]]:
+    def state_dict(self, copy: bool = True) -> dict[str, np.ndarray[Any, Any]]:
         """What a checkpoint keeps: `momentum/conv1.weight` and the like, the next `step`, and `first_step/<path>`.
 
-        The last is there for parameters that were not updated from step 0 on: -1 where they still were not.
+        The last is there for parameters that were not updated from step 0 on: -1 where they still were not. With
+        `copy=False` they are the arrays in use, to be read.
         """
         arena = self._attached()
         state: dict[str, np.ndarray[Any, Any]] = {"step": np.array(self._next_step)}
         for param, span in zip(arena.params, arena.spans, strict=True):
             for name, flat in self._state.items():
-                state[f"{name}/{param.path}"] = np.array(arena.device.to_numpy(flat[span]).reshape(param.shape))
+                values = arena.device.to_numpy(flat[span]).reshape(param.shape)
+                state[f"{name}/{param.path}"] = np.array(values) if copy else values
             first = self._first_step.get(param.path, -1)
             if first and self._next_step:
                 state[f"first_step/{param.path}"] = np.array(first)
@@ -167,17 +169,7 @@ class Optimizer(Configurable):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`. Raises CheckpointError, naming all that does not fit, before any change."""
         arena = self._attached()
-        shapes: dict[str, tuple[int, ...]] = {"step": ()}
-        shapes |= {f"{name}/{p.path}": p.shape for name in self._state for p in arena.params}
-        optional = {f"first_step/{p.path}" for p in arena.params}
-        problems = [f"missing: {key} {shape}" for key, shape in shapes.items() if key not in state]
-        problems += [f"unknown: {key}" for key in state if key not in shapes and key not in optional]
-        problems += [
-            f"shape: {key} is {np.shape(state[key])}, expected {shape}"
-            for key, shape in shapes.items()
-            if key in state and np.shape(state[key]) != shape
-        ]
-        if problems:
+        if problems := self.misfits(state):
             raise CheckpointError(f"the state does not fit {self!r}:\n  " + "\n  ".join(problems))
         with arena.device.activate():
             for param, span in zip(arena.params, arena.spans, strict=True):
@@ -187,6 +179,22 @@ class Optimizer(Configurable):
         first = {p.path: int(state.get(f"first_step/{p.path}", 0)) for p in arena.params} if self._next_step else {}
         self._first_step = {path: step for path, step in first.items() if step >= 0}
         self._live = None
+
+    def misfits(self, state: Mapping[str, Any]) -> list[str]:
+        """All for which `load_state_dict` would refuse `state`."""
+        arena = self._attached()
+        shapes: dict[str, tuple[int, ...]] = {"step": ()}
+        shapes |= {f"{name}/{p.path}": p.shape for name in self._state for p in arena.params}
+        optional = {f"first_step/{p.path}" for p in arena.params}
+        return [
+            *(f"missing: {key} {shape}" for key, shape in shapes.items() if key not in state),
+            *(f"unknown: {key}" for key in state if key not in shapes and key not in optional),
+            *(
+                f"shape: {key} is {np.shape(state[key])}, expected {shape}"
+                for key, shape in shapes.items()
+                if key in state and np.shape(state[key]) != shape
+            ),
+        ]
 
     @property
     def _dtype(self) -> str:

@@ -22,7 +22,7 @@ from layernet.config.lookup import Lookup, article, kind_of
 from layernet.config.names import BUILT_IN, Kind
 from layernet.config.schema import ENTRY_OF, AsPart, Section, schema_of
 from layernet.core.configurable import Configurable
-from layernet.core.duration import Duration
+from layernet.core.duration import Duration, Interval
 from layernet.core.init import InitFunction
 from layernet.core.layer import Layer
 from layernet.core.net import Net
@@ -217,7 +217,7 @@ def spell_type(annotation: Any) -> str:
     kind = kind_of(annotation)
     if kind is not None:
         return _noun(kind)
-    names: dict[type, str] = {Duration: "duration", types.NoneType: "null", str: "text"}
+    names: dict[type, str] = {Duration: "duration", Interval: "duration", types.NoneType: "null", str: "text"}
     return "mapping" if issubclass(annotation, Section) else names.get(annotation, annotation.__name__)
 
 

@@ -46,6 +46,8 @@ class Display(Callback):
             self._progress.start()
 
     def on_step(self, trainer: Trainer) -> None:
+        if trainer.skipped_in_row == 1:  # of many in a row, the first
+            self.say(f"skipped: {trainer.skipped_because}; {trainer.skipped} so far")
         if self._progress is not None:
             epoch = f"{trainer.epoch:.1f}/{trainer.epochs:.4g}"
             self._progress.update(self._task, completed=trainer.step, epoch=epoch)

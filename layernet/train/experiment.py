@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -15,9 +17,10 @@ from layernet.core.blame import blame
 from layernet.core.net import Net
 from layernet.data.dataset import split
 from layernet.data.loader import Loader, fit_transforms
-from layernet.errors import Interrupted, LayernetError, UsageError, did_you_mean
-from layernet.train import checkpoint, state
+from layernet.errors import CheckpointError, Interrupted, LayernetError, UsageError, did_you_mean
+from layernet.train import state
 from layernet.train.changes import Changes, changes
+from layernet.train.checkpoint import Checkpoint
 from layernet.train.compute import (
     as_it_began,
     computing,
@@ -65,8 +68,10 @@ class Experiment:
         """
         directory = RunDirectory.open(Path(run))
         experiment = cls(load_config(directory.resolved, compute), training=False)
-        saved = checkpoint.load(directory.find(which or ("best" if directory.checkpoint("best").exists() else "last")))
+        saved = directory.load(which or ("best" if directory.checkpoint("best").exists() else "last"))
         state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
+        if warning := state.not_finite(saved):
+            print(f"{directory.path}: {warning}", file=sys.stderr)
         experiment._measured, experiment._fresh = True, False
         return experiment
 
@@ -83,20 +88,21 @@ class Experiment:
         len(self.loaders["train"])  # data that gives no batch is an error before there is a run
         warm = self.warm_start()
         run = RunDirectory.create(Path(runs), name or self.config.name)
-        run.describe(
-            given=self.config.text,
-            resolved=self.config.dump(),
-            files=self.config.files,
-            facts={
-                "seed": self.config.seed,
-                "device": self.net.device.name,
-                **facts(self.config, self.net),
-                "parameters": self.net.size,
-                **({"warm_start": warm.facts()} if warm else {}),
-            },
-            config=self.config.path,
-        )
-        self._train(run, None, console or Console(), notes=warm.lines() if warm else ())
+        with run.locked(), _saying_how_to_go_on(run):
+            run.describe(
+                given=self.config.text,
+                resolved=self.config.dump(),
+                files=self.config.files,
+                facts={
+                    "seed": self.config.seed,
+                    "device": self.net.device.name,
+                    **facts(self.config, self.net),
+                    "parameters": self.net.size,
+                    **({"warm_start": warm.facts()} if warm else {}),
+                },
+                config=self.config.path,
+            )
+            self._train(run, None, console or Console(), notes=warm.lines() if warm else ())
         return run.path
 
     def warm_start(self) -> WarmStart | None:
@@ -105,13 +111,19 @@ class Experiment:
 
     @classmethod
     def resume(cls, run: str | Path, console: Console | None = None, overrides: Overrides = ()) -> Self:
-        """Go on with a run that ended early, from its checkpoint `last`, to the same end as if it had not.
+        """Go on with a run that ended early, from its newest checkpoint, to the same end as if it had not ended.
 
+        One that ended before its first checkpoint begins anew. A damaged checkpoint is named, and the one before taken.
         With the kernels and threads that it began with where they are to be had; with others, it comes to the same end
         within rounding. With `overrides`, such as more epochs or another learning rate, the run's resolved.yaml
         changes too; a run that a callback stopped goes on. Raises UsageError for those that a run cannot change.
         """
         directory = RunDirectory.open(Path(run))
+        with directory.locked(), _saying_how_to_go_on(directory):
+            return cls._go_on(directory, console or Console(), overrides)
+
+    @classmethod
+    def _go_on(cls, directory: RunDirectory, console: Console, overrides: Overrides) -> Self:
         began = as_it_began(directory.facts)
         if isinstance(overrides, Mapping):
             config = load_config(directory.resolved, {**began, **overrides})
@@ -123,19 +135,26 @@ class Experiment:
         for callback in config.callbacks:
             callback.check()
         directory.sweep()
-        saved = checkpoint.load(directory.find("last"))
-        state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
-        experiment._measured = True
-        experiment._train(directory, saved, console or Console(), changed)
+        saved, notes = directory.newest()
+        if saved is not None:
+            state.restore_net(saved, experiment.net, experiment.config.data.all_transforms())
+            experiment._measured = True
+        else:
+            warm = experiment.warm_start()
+            notes = ["no checkpoint was saved yet: it begins anew", *(warm.lines() if warm else ())]
+        experiment._train(directory, saved, console, changed, notes)
         return experiment
 
     def evaluate(self, split: str = "test") -> dict[str, float]:
         """Loss and metrics of the net as it is on `train`, `val` or `test`."""
+        return self._evaluate(split)
+
+    def _evaluate(self, split: str, between: Callable[[], None] = lambda: None) -> dict[str, float]:
         loaders = self.loaders
         if split not in loaders:
             raise UsageError(f"the config has no data.{split}", did_you_mean(split, set(loaders) - {"train_eval"}))
         with computing(self.config, self.net):
-            return evaluate(self.config, self.net, loaders["train_eval" if split == "train" else split])
+            return evaluate(self.config, self.net, loaders["train_eval" if split == "train" else split], between)
 
     @property
     def loaders(self) -> dict[str, Loader]:
@@ -179,7 +198,7 @@ class Experiment:
     def _train(
         self,
         run: RunDirectory,
-        saved: checkpoint.Checkpoint | None,
+        saved: Checkpoint | None,
         console: Console,
         changed: Changes | None = None,
         notes: Sequence[str] = (),
@@ -199,30 +218,28 @@ class Experiment:
         )
         if saved is not None:
             state.restore(saved, trainer)
-            if changed:
-                trainer.unstop()
-                run.change(self.config.dump())
-                for key, (before, after) in changed.items():
-                    display.say(f"{key}: {before} -> {after}")
-            display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
-        for note in (*notes, differences(run.facts, used), hint(self.config, self.net)):
+        bad = state.not_finite(saved) if saved is not None else ""
+        for note in (*notes, differences(run.facts, used), bad, hint(self.config, self.net)):
             if note:
                 display.say(note)
+        if changed:
+            trainer.unstop()
+            run.change(self.config.dump())
+            for key, (before, after) in changed.items():
+                display.say(f"{key}: {before} -> {after}")
+        if saved is not None:
+            display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
+        kept = self.config.train.checkpoint
+        run.check_space(state.size_of(self.config, self.net), kept.keep + (kept.best is not None))
         try:
-            with computing(self.config, self.net):
-                trainer.fit()
-            self._finish(run, trainer, display)
+            with trainer.signals.noted():
+                with computing(self.config, self.net):
+                    trainer.fit()
+                self._finish(run, trainer, display)
         except Interrupted as error:
             told = Interrupted(error.number, str(run.path))
             run.log(str(told))
             raise told from error
-        except KeyboardInterrupt as error:  # the second, or one during the test
-            saved_any = run.checkpoint("last").exists()
-            cure = (
-                f"go on with `layernet resume {shlex.quote(str(run.path))}`" if saved_any else "nothing was saved yet"
-            )
-            error.add_note(cure)
-            raise
         except Exception as error:
             _log(error, run)
             raise
@@ -236,12 +253,15 @@ class Experiment:
         if trainer.average is not None:
             trainer.average.adopt()
         if run.checkpoint("best").exists():
-            which = "best"
-            best = checkpoint.load(run.checkpoint("best"))
-            state.restore_net(best, self.net, self.config.data.all_transforms())
-            row["epoch"], row["step"] = best.meta["history"][-1]["epoch"], best.meta["step"]
+            try:
+                best = run.load("best")
+                state.restore_net(best, self.net, self.config.data.all_transforms())
+                row["epoch"], row["step"], which = best.meta["history"][-1]["epoch"], best.meta["step"], "best"
+            except CheckpointError as error:  # written by this run, and damaged since
+                display.say(f"warning: {error}; the values of last are tested in its place")
         if "test" in self.loaders:
-            row.update({f"test.{name}": value for name, value in self.evaluate("test").items()})
+            measured = self._evaluate("test", trainer.signals.check)
+            row.update({f"test.{name}": value for name, value in measured.items()})
             run.write_metrics([*trainer.history, row])
             trainer.tested(row)
         found = {name: value for name, value in row.items() if name.startswith("test.")} or {
@@ -251,6 +271,19 @@ class Experiment:
             f"done: {values(found)}  (checkpoint {which}, epoch {row['epoch']:.4g})  "
             f"training took {duration(trainer.seconds)}  run {run.path}"
         )
+
+
+@contextmanager
+def _saying_how_to_go_on(run: RunDirectory) -> Iterator[None]:
+    """What Ctrl-C leaves where it acts at once: the second one, or one before the first step."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        again = (
+            "train again" if not run.resolved.exists() else f"go on with `layernet resume {shlex.quote(str(run.path))}`"
+        )
+        error.add_note(again if run.checkpoints() else f"{again}, from the start: nothing was saved yet")
+        raise
 
 
 def _log(error: Exception, run: RunDirectory) -> None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows: there, nothing is locked
+    fcntl = None  # type: ignore[assignment]
+
+from layernet.errors import LayernetError, UsageError
 
 
 @contextmanager
@@ -19,21 +26,11 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-        _sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def abandoned(temporary: Path) -> bool:
-    """Whether the process that was writing this file in `atomic_write` is no more."""
-    number = temporary.name.split(".")[-2]
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except (ValueError, PermissionError):  # no file of ours; somebody else's process
-        return False
-    return False
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_directory(path.parent)  # the rename itself
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -54,6 +51,50 @@ def keep_as(path: Path, other: Path) -> None:
         os.link(path, other)
     except OSError:  # exFAT and many network drives have no hard links
         write_bytes(other, path.read_bytes())
+
+
+@contextmanager
+def saying(path: Path) -> Iterator[None]:
+    """Within it, what the system refuses becomes one clear line. Raises LayernetError."""
+    try:
+        yield
+    except OSError as error:
+        raise LayernetError(
+            f"{error.filename or path} cannot be written: {error.strerror or error}",
+            "what was saved before is untouched",
+        ) from error
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Within it, no other process writes in the directory.
+
+    The lock is the system's, on the file `.lock`, which says whose it is: a process that died has none, however it
+    died. Raises UsageError where another process has it, and where the directory cannot be written.
+    """
+    try:
+        stream = open(directory / ".lock", "a+")  # noqa: SIM115
+    except OSError as error:
+        hint = "make it writable, or go on with a copy of it"
+        raise UsageError(f"{directory} cannot be written: {error.strerror}", hint) from error
+    with stream:
+        try:
+            if fcntl is not None:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.seek(0)
+            owner = stream.read().strip()
+            hint = f"wait until it has ended, or end it: kill {owner}" if owner else "wait until it has ended"
+            raise UsageError(f"{directory} is in use by process {owner or 'of another'}", hint) from error
+        except OSError:  # a file system without locks
+            pass
+        with suppress(OSError):  # who it is, is for messages
+            stream.truncate(0)
+            stream.write(f"{os.getpid()}\n")
+            stream.flush()
+        yield
+        with suppress(OSError):
+            stream.truncate(0)
 
 
 def _sync_directory(path: Path) -> None:

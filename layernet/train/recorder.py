@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
-from layernet.errors import Interrupted
+from layernet.core.duration import Interval
+from layernet.errors import Interrupted, NumericsError
 from layernet.train.callbacks import Callback
+from layernet.train.numerics import bad_values, is_finite
 from layernet.train.rundir import RunDirectory
 from layernet.train.state import capture
 from layernet.train.trainer import Row, Trainer
@@ -25,34 +28,60 @@ class Recorder(Callback):
     def on_start(self, trainer: Trainer) -> None:
         self._policy = trainer.config.train.checkpoint
         self._saved_step = trainer.step  # on resuming, what was loaded is what `last` holds
-        self._every = self._policy.every.steps(trainer.steps_per_epoch)
+        self._saved_at = time.monotonic()
+        self._best_due = False
 
     def on_evaluate(self, trainer: Trainer, row: Row) -> None:
         self.run.write_metrics(trainer.history)
         self._saved_step = -1  # `last` lacks this row
         name = self._policy.best
-        if name and is_best(name, trainer.history, lower_is_better(name, trainer)):
-            self.run.save_best(capture(trainer))
+        self._best_due = bool(name and is_best(name, trainer.history, lower_is_better(name, trainer)))
 
     def on_step(self, trainer: Trainer) -> None:
         if trainer.step % trainer.steps_per_epoch:  # else `on_epoch` of the others is still to come
-            self._save_if_due(trainer)
+            self._save_what_is_due(trainer)
 
     def on_epoch(self, trainer: Trainer) -> None:
-        self._save_if_due(trainer)
+        self._save_what_is_due(trainer)
 
     def on_stop(self, trainer: Trainer, error: BaseException | None) -> None:
         orderly = error is None or isinstance(error, Interrupted)
+        if orderly and self._best_due:
+            self._save_best(trainer)
         if orderly and (trainer.step != self._saved_step or trainer.stopped):  # that it was stopped is saved too
             self._save(trainer)
 
-    def _save_if_due(self, trainer: Trainer) -> None:
-        if trainer.step % self._every == 0:
+    def _save_what_is_due(self, trainer: Trainer) -> None:
+        if self._best_due:
+            self._save_best(trainer)
+        if self._is_due(trainer):
             self._save(trainer)
 
+    def _is_due(self, trainer: Trainer) -> bool:
+        every = self._policy.every
+        if every.unit == Interval.TIME:
+            return time.monotonic() - self._saved_at >= 60 * every.count
+        return trainer.step % every.steps(trainer.steps_per_epoch) == 0
+
+    def _save_best(self, trainer: Trainer) -> None:
+        _refuse_bad_values(trainer)
+        self.run.save_best(capture(trainer))
+        self._best_due = False
+
     def _save(self, trainer: Trainer) -> None:
+        _refuse_bad_values(trainer)
         self.run.save_last(capture(trainer), keep=self._policy.keep)
-        self._saved_step = trainer.step
+        self._saved_step, self._saved_at = trainer.step, time.monotonic()
+
+
+def _refuse_bad_values(trainer: Trainer) -> None:
+    """An update can overflow though its gradient is finite: what is saved already is worth more than this."""
+    net = trainer.net
+    if not is_finite(net.arena.data, net.device.xp) and (paths := bad_values(net)):
+        raise NumericsError(
+            f"{paths[0]} is not finite after step {trainer.step - 1}",
+            "nothing of it was saved; lower the learning rate or add a warm-up",
+        )
 
 
 def is_best(name: str, history: Sequence[Row], lower: bool) -> bool:

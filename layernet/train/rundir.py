@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -19,11 +22,13 @@ import numpy as np
 import threadpoolctl
 
 import layernet
-from layernet.errors import LayernetError, UsageError, did_you_mean
+from layernet.errors import CheckpointError, LayernetError, UsageError, did_you_mean
+from layernet.text import size as in_bytes
 from layernet.train import checkpoint
 from layernet.train.checkpoint import Checkpoint
-from layernet.train.files import abandoned, keep_as, write_bytes, write_text
+from layernet.train.files import keep_as, locked, saying, write_bytes, write_text
 
+_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _LIBRARY = ("internal_api", "version", "architecture", "threading_layer", "num_threads")
 """What tells one linear algebra library from another: results differ with it in the last digits."""
 
@@ -38,7 +43,7 @@ class RunDirectory:
     def create(cls, root: Path, name: str) -> Self:
         """Make the next free `<name>-NNN` under root; two runs started at once get two directories.
 
-        Raises LayernetError when it cannot be made.
+        Raises UsageError when it cannot be made there, LayernetError when the disk is full or fails.
         """
         if "/" in name or os.sep in name:
             raise UsageError(f"a run cannot be called {name!r}", "its directory is chosen with --runs")
@@ -55,7 +60,8 @@ class RunDirectory:
                 (path / "checkpoints").mkdir()
                 return cls(path)
         except OSError as error:
-            raise LayernetError(f"the run directory cannot be made: {error}", "choose another with --runs") from error
+            kind = LayernetError if error.errno in _FAILED else UsageError
+            raise kind(f"the run directory cannot be made: {error}", "choose another with --runs") from error
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -65,6 +71,8 @@ class RunDirectory:
             runs = [str(found.parent) for found in sorted(holder.glob("*/resolved.yaml"))]
             what = "it has no resolved.yaml" if path.exists() else "it does not exist"
             hint = did_you_mean(str(path), runs) if runs else "give one that `train` made"
+            if (path / "checkpoints").is_dir():
+                what, hint = "it was ended before it had begun", "train again"
             raise UsageError(f"{path} is no run directory: {what}", hint)
         return cls(path)
 
@@ -85,9 +93,6 @@ class RunDirectory:
         self, given: str, resolved: str, files: Mapping[str, bytes], facts: Mapping[str, Any], config: Path | None
     ) -> None:
         """Write what went in: the config twice, the user's own Python files, and run.json."""
-        write_text(self.path / "config.yaml", given)
-        write_text(self.resolved, resolved)
-        self.keep(files)
         run = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
@@ -104,11 +109,16 @@ class RunDirectory:
             "libraries": [{key: info.get(key) for key in _LIBRARY} for info in threadpoolctl.threadpool_info()],
             **facts,
         }
-        write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
+        with saying(self.path):
+            write_text(self.path / "config.yaml", given)
+            self.keep(files)
+            write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
+            write_text(self.resolved, resolved)  # the last: with it, there is a run to go on with
 
     def change(self, resolved: str) -> None:
         """Write another resolved config: the run goes on with it. `config.yaml` stays what it was begun with."""
-        write_text(self.resolved, resolved)
+        with saying(self.path):
+            write_text(self.resolved, resolved)
 
     def keep(self, files: Mapping[str, bytes]) -> None:
         """Write the user's own files, each at its place, where they are not there yet."""
@@ -134,10 +144,56 @@ class RunDirectory:
         return self.checkpoint(name)
 
     def sweep(self) -> None:
-        """Remove what processes that were killed while they wrote have left behind."""
-        for file in [*self.path.glob(".*.tmp"), *(self.path / "checkpoints").glob(".*.tmp")]:
-            if abandoned(file):
+        """Remove what processes that were killed while they wrote have left behind. For who has the lock."""
+        with saying(self.path):
+            for file in [*self.path.glob(".*.tmp"), *(self.path / "checkpoints").glob(".*.tmp")]:
                 file.unlink(missing_ok=True)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Within it, the directory is this process's alone. Raises UsageError where another has it, naming it."""
+        return locked(self.path)
+
+    def load(self, which: str) -> Checkpoint:
+        """A checkpoint, as `find` finds it. Raises CheckpointError, naming the others, where it cannot be used."""
+        path = self.find(which)
+        try:
+            return checkpoint.load(path)
+        except CheckpointError as error:
+            others = [name for name in self.checkpoints() if name != path.stem]
+            raise CheckpointError(
+                error.message, f"{error.hint}; beside it are {', '.join(others) or 'none'}"
+            ) from error
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The checkpoint to go on from, and what to say of newer ones that are damaged; None where there never was one.
+
+        Every checkpoint holds all that training needs, so an older one leads to the same end. Raises CheckpointError
+        where there are some and none can be read.
+        """
+        known, damaged = self.checkpoints(), []
+        order = ["last", *sorted((name for name in known if name.startswith("step-")), reverse=True), "best"]
+        for name in order:
+            if name in known:
+                try:
+                    found = checkpoint.load(self.checkpoint(name))
+                except CheckpointError as error:
+                    damaged.append(error.message)
+                    continue
+                return found, [*damaged, f"going on from checkpoint {name} in its place"] if damaged else []
+        if damaged:
+            raise CheckpointError("\n".join(damaged), "no other is there: train again")
+        return None, []
+
+    def check_space(self, size: int, count: int) -> None:
+        """Raise UsageError where the disk has no room for `count` checkpoints of `size` bytes and one in the making."""
+        files = {entry.stat().st_ino: entry.stat().st_size for entry in self.path.glob("checkpoints/*.npz")}
+        needed, free = size * (count + 1) - sum(files.values()), shutil.disk_usage(self.path).free
+        if needed > free:
+            raise UsageError(
+                f"{self.path} needs {in_bytes(needed)} more for {count} checkpoints of {in_bytes(size)} and one in the "
+                f"making, its disk has {in_bytes(free)} free",
+                "free some, choose another disk with --runs, or keep fewer: train.checkpoint.keep",
+            )
 
     def checkpoints(self) -> list[str]:
         """What the checkpoints that are there are called."""
@@ -151,11 +207,12 @@ class RunDirectory:
         """Write the checkpoint `last`; with `keep` above 1, the newest `keep` also stay as step-N."""
         last = self.checkpoint("last")
         checkpoint.save(last, state)
-        if keep > 1:
-            keep_as(last, self.checkpoint(f"step-{state.meta['step']:08d}"))
-        snapshots = sorted(last.parent.glob("step-*.npz"), reverse=True)
-        for old in snapshots[keep if keep > 1 else 0 :]:
-            old.unlink()
+        with saying(last.parent):
+            if keep > 1:
+                keep_as(last, self.checkpoint(f"step-{state.meta['step']:08d}"))
+            snapshots = sorted(last.parent.glob("step-*.npz"), reverse=True)
+            for old in snapshots[keep if keep > 1 else 0 :]:
+                old.unlink()
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """metrics.csv anew from all rows; a value that a row lacks is left empty."""
@@ -164,11 +221,12 @@ class RunDirectory:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_text(self.path / "metrics.csv", text.getvalue())
+        with saying(self.path):
+            write_text(self.path / "metrics.csv", text.getvalue())
 
     def log(self, line: str) -> None:
-        """Add a line to log.txt."""
-        with open(self.path / "log.txt", "a", encoding="utf-8") as stream:
+        """Add a line to log.txt, which repeats what is said elsewhere: a full disk ends no run for the sake of it."""
+        with suppress(OSError), open(self.path / "log.txt", "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from layernet.core.net import Net
 from layernet.data.loader import Batch, Loader
-from layernet.errors import Interrupted, NumericsError
+from layernet.errors import NumericsError
 from layernet.objectives import Meter, ObjectivesPass, penalties_of, without_penalties
 from layernet.train.callbacks import Callback
+from layernet.train.numerics import PATIENCE, is_finite, origin
+from layernet.train.signals import Signals
 from layernet.train.update import Update, clip
 
 if TYPE_CHECKING:
@@ -69,8 +68,14 @@ class Trainer:
         """Shows a line, and keeps it in the run's log."""
         self.meter = Meter(config.objectives, config.metrics)
         self._every = config.train.eval_every.steps(self.steps_per_epoch)
-        self._stop_signal: int | None = None
         self._stopped = False
+        self._row_due = False
+        self.signals = Signals()
+        self.skipped = 0
+        """Updates left out because their loss or gradient was not finite; `skipped_in_row` of them since the last good
+        one, and why the first of those was."""
+        self.skipped_in_row = 0
+        self.skipped_because = ""
 
     @property
     def epoch(self) -> float:
@@ -91,12 +96,18 @@ class Trainer:
         self._stopped = False
 
     def fit(self) -> None:
-        """Train from `step` to the end. Raises Interrupted on SIGINT or SIGTERM, NumericsError on a loss not finite."""
+        """Train from `step` to the end.
+
+        Raises Interrupted on SIGINT, SIGTERM or SIGHUP, after the step or, in an evaluation, the batch at hand;
+        NumericsError on a loss or gradient not finite.
+        """
         error: BaseException | None = None
         # a value that is not finite shows in the loss, and ends the run there: no warnings of numpy's on the way
-        with self._signals(), np.errstate(all="ignore"):
+        with self.signals.noted(), np.errstate(all="ignore"):
             try:
                 self._tell("on_start")
+                if self._row_due:  # a signal had ended the evaluation after the last step
+                    self._end_step()
                 while self._going:
                     epoch, start = divmod(self.step, self.steps_per_epoch)
                     self._train_epoch(epoch, start)
@@ -107,8 +118,7 @@ class Trainer:
                 raise
             finally:
                 self._tell_the_end(error)
-            if self._stop_signal is not None:  # it came after the last step: the test is left to `resume`
-                raise Interrupted(self._stop_signal)
+            self.signals.check()  # one that came after the last step: the test is left to `resume`
 
     def _train_epoch(self, epoch: int, start: int) -> None:
         with closing(self.loaders["train"].batches(epoch, start * self.accumulate)) as batches:
@@ -116,29 +126,39 @@ class Trainer:
             while micro_batches := list(islice(batches, self.accumulate)):
                 self.train_step(*micro_batches)
                 self.row_seconds += time.perf_counter() - clock
-                if self.step % self._every == 0 or not self._going:
-                    self._evaluate()
-                self._tell("on_step")
-                if self.step % self.steps_per_epoch == 0:
-                    self._tell("on_epoch")
-                if self._stop_signal is not None:
-                    raise Interrupted(self._stop_signal)
+                self._row_due = self.step % self._every == 0 or not self._going
+                self._end_step()
                 if not self._going:
                     return
                 clock = time.perf_counter()
 
+    def _end_step(self) -> None:
+        """What comes after an update: the evaluation where it is due, callbacks, and what a signal asked for."""
+        if self._row_due:
+            self._evaluate()
+        self._tell("on_step")
+        if self.step % self.steps_per_epoch == 0:
+            self._tell("on_epoch")
+        self.signals.check()
+
     def train_step(self, *batches: Batch) -> None:
         """Train on the micro-batches of one update: forward, loss, backward of each, then the update.
 
-        What `fit` does of it all, for loops of your own. Raises NumericsError where the loss is not finite.
+        What `fit` does of it all, for loops of your own. Raises NumericsError where loss or gradient are not finite,
+        unless `train.on_nonfinite` is `skip`: then the net stays as it is.
         """
         update = Update(self.config.objectives, self.net, self.step)
         for batch in batches:
             update.forward(batch)
             if not math.isfinite(update.total):
-                raise self._not_finite(update.total)
+                self._not_finite(f"the loss is {update.total}", batches)
+                return
             update.backward()
         update.finish()
+        self.net.arena.settle()
+        if not is_finite(self.net.arena.grad, self.net.device.xp):
+            self._not_finite("the gradient is not finite", batches)
+            return
         clip(self.net.arena, self.config.train.clip_norm, self.config.train.clip_value)
         update.update_buffers()
         self.optimizer.step(self.schedule(self.step), self.step)
@@ -146,37 +166,57 @@ class Trainer:
             self.meter.update(done.objectives, done.tape, done.batch.target)
             self.examples += len(done.batch.x)
         self.step += 1
+        self.skipped_in_row = 0
         if self.average is not None:
             self.average.update(self.step)
 
-    def _not_finite(self, loss: float) -> NumericsError:
+    def _not_finite(self, what: str, batches: Sequence[Batch]) -> None:
+        """Skip the step, or raise NumericsError, saying where it comes from."""
+        skips = self.config.train.on_nonfinite == "skip"
+        if not skips or not self.skipped_in_row:
+            where = origin(self.net, self.config.objectives, self.step, batches)
+            self.skipped_because = f"{what} at step {self.step} (epoch {self.epoch:.2f}){where and ': '}{where}"
+        self.skipped_in_row += 1
+        if not skips:
+            raise NumericsError(self.skipped_because, self._cure())
+        if self.skipped_in_row == PATIENCE:
+            raise NumericsError(f"{self.skipped_because}; {PATIENCE} steps in a row were skipped", self._cure())
+        self.skipped += 1
+        self.step += 1
+
+    def _cure(self) -> str:
         cure = "lower the learning rate or add a warm-up; the checkpoints are those of before"
         if self.step == 0:
             cure = "nothing is trained yet: look for it in the data, or for initial values that are far too large"
         own = sorted({type(part).__name__ for part in self._parts() if type(part).__module__[:9] != "layernet."})
         if own:
             cure += f"; or a gradient is wrong: `layernet gradcheck` checks {', '.join(own)}"
-        return NumericsError(f"the loss is {loss} at step {self.step} (epoch {self.epoch:.2f})", cure)
+        return cure
 
     def _parts(self) -> list[object]:
         """What can make a loss that is not finite: layers and objectives."""
         return [*(layer for _, layer in self.net.root.walk()), *(o.loss for o in self.config.objectives)]
 
     def _evaluate(self) -> None:
-        """Close the stretch of training since the last row with a row of its means and those of the validation set."""
-        self.seconds += self.row_seconds
+        """Close the stretch of training since the last row with a row of its means and those of the validation set.
+
+        Nothing changes before the row is whole: a signal may end it at any batch.
+        """
         row: Row = {
             "epoch": round(self.epoch, 4),
             "step": self.step,
-            "seconds": round(self.seconds, 3),
+            "seconds": round(self.seconds + self.row_seconds, 3),
             "images_per_second": round(self.examples / self.row_seconds, 1) if self.row_seconds else None,
             "lr": self.optimizer.lr * self.schedule(self.step - 1),
         }
         row.update({f"train.{name}": value for name, value in self.meter.result().items()})
         if "val" in self.loaders:
             row.update({f"val.{name}": value for name, value in self.evaluate("val").items()})
+        if self.config.train.on_nonfinite == "skip":
+            row["skipped"] = self.skipped
         self.meter.reset()
-        self.examples, self.row_seconds = 0, 0.0
+        self.seconds += self.row_seconds
+        self.examples, self.row_seconds, self._row_due = 0, 0.0, False
         self.history.append(row)
         self.schedule.observe(row)
         self._tell("on_evaluate", row)
@@ -184,7 +224,7 @@ class Trainer:
     def evaluate(self, split: str) -> dict[str, float]:
         """Loss and metrics of the net on one split, with its averaged values where there is an average."""
         with self.averaged():
-            return evaluate(self.config, self.net, self.loaders[split])
+            return evaluate(self.config, self.net, self.loaders[split], self.signals.check)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Within it, the net has the values that are evaluated and saved: the averaged ones where there are any."""
@@ -201,6 +241,8 @@ class Trainer:
             "meter": self.meter.state(),
             "average": self.average.count if self.average is not None else 0,
             "stopped": self._stopped,
+            "row_due": self._row_due,
+            "skipped": [self.skipped, self.skipped_in_row, self.skipped_because],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -211,7 +253,8 @@ class Trainer:
         for row in self.history:
             self.schedule.observe(row)
         self.meter.load_state(state["meter"])
-        self._stopped = state.get("stopped", False)
+        self._stopped, self._row_due = state["stopped"], state["row_due"]
+        self.skipped, self.skipped_in_row, self.skipped_because = state["skipped"]
 
     @property
     def stopped(self) -> bool:
@@ -236,37 +279,20 @@ class Trainer:
             for callback in reversed(self.callbacks):  # an exit stack goes from the last to the first
                 told.callback(callback.on_stop, self, error)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends training after the step at hand; the second acts as it always would."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+def evaluate(
+    config: ExperimentConfig, net: Net, loader: Loader, between: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Loss, objectives and metrics of a net over a whole data set, in evaluation mode.
 
-        def note(number: int, frame: FrameType | None) -> None:
-            self._stop_signal = number
-            restore()  # whichever comes second
-
-        before: dict[int, Any] = {}
-        for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-            before[number] = signal.signal(number, note)
-        try:
-            yield
-        finally:
-            restore()
-
-
-def evaluate(config: ExperimentConfig, net: Net, loader: Loader) -> dict[str, float]:
-    """Loss, objectives and metrics of a net over a whole data set, in evaluation mode."""
+    `between` is called before every batch, and may raise.
+    """
     meter = Meter(config.objectives, config.metrics)
     meter.add(penalties_of(config.objectives, net))
     losses = without_penalties(config.objectives)
     with closing(loader.batches(0)) as batches, np.errstate(all="ignore"):
         for batch in batches:
+            between()
             tape = net.forward(batch.x, recording=False)
             meter.update(ObjectivesPass(losses, net, tape, batch.target), tape, batch.target)
     return meter.result()

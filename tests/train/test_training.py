@@ -147,7 +147,7 @@ def test_an_interrupted_run_says_how_to_go_on(config: Path, tmp_path: Path) -> N
     assert (run / "log.txt").read_text().endswith(f"\n{caught.value}\n")
 
 
-@pytest.mark.parametrize(("step", "cure"), [(3, "nothing was saved yet"), (8, "go on with `layernet resume")])
+@pytest.mark.parametrize(("step", "cure"), [(3, "go on with `layernet resume"), (8, "go on with `layernet resume")])
 def test_a_second_signal_says_what_is_left(
     config: Path, tmp_path: Path, step: int, cure: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,12 +237,11 @@ def test_resume_sweeps_away_what_a_killed_process_was_writing(config: Path, tmp_
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     places = [run / "checkpoints" / f".last.npz.{dead.pid}.tmp", run / f".metrics.csv.{dead.pid}.tmp"]
-    alive = run / "checkpoints" / f".best.npz.{os.getpid()}.tmp"
-    for place in [*places, alive]:
+    places.append(run / "checkpoints" / f".best.npz.{os.getpid()}.tmp")  # numbers come again, in containers soon
+    for place in places:
         place.write_bytes(b"half of it")
     Experiment.resume(run, console=quiet())
     assert not any(place.exists() for place in places)
-    assert alive.exists()
 
 
 def test_a_checkpoint_is_called_as_people_call_it(config: Path, tmp_path: Path) -> None:
@@ -256,9 +255,8 @@ def test_a_checkpoint_is_called_as_people_call_it(config: Path, tmp_path: Path) 
         run.find("lst")
     for file in (run.path / "checkpoints").iterdir():
         file.unlink()
-    for use in (Experiment.open, Experiment.resume):
-        with pytest.raises(UsageError, match="it ended before its first one; train again"):
-            use(run.path)
+    with pytest.raises(UsageError, match="it ended before its first one; train again"):
+        Experiment.open(run.path)
 
 
 def test_after_the_first_signal_any_second_acts_as_always(config: Path, tmp_path: Path) -> None:
