@@ -67,6 +67,8 @@ class Problem:
     def block(self, paint: Paint | None = None) -> str:
         """The problem as compilers write it: place and message, the line with what is wrong underlined, the cure."""
         paint = paint or _plain
+        if self.mark is None and not self.notes:
+            return f"{paint('error', 'error:')} {self}"
         places = [mark for mark in (self.mark, *(note.mark for note in self.notes)) if mark and mark.text]
         margin = max((len(str(mark.line)) for mark in places), default=1)
         lines = [f"{paint('error', 'error:')} {paint('place', self._place())}{self.message}"]
@@ -217,8 +219,9 @@ def one_slip(word: str, meant: str) -> bool:
     start = next((i for i, (a, b) in enumerate(zip(word, meant, strict=False)) if a != b), min(len(word), len(meant)))
     rest, other = word[start:], meant[start:]
     swapped = rest[:2] == other[:2][::-1] and rest[2:] == other[2:]
-    short = len(meant) > 1 or len(word) < 3  # of 'p' nearly everything is a slip away
-    return short and (swapped or rest[1:] == other[1:] or rest[1:] == other or rest == other[1:])
+    if len(meant) == 1:  # of which nearly everything is a slip away
+        return len(word) == 2 and meant in word
+    return swapped or rest[1:] == other[1:] or rest[1:] == other or rest == other[1:]
 
 
 def at(mark: Mark | None, path: str, problems: Sequence[Problem]) -> list[Problem]:

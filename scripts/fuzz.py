@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import os
 import random
 import resource
 import sys
@@ -117,8 +118,6 @@ class Watch:
         minutes = (time.monotonic() - self.start) / 60
         print(f"{self.runs} inputs in {minutes:.1f} minutes, slowest {self.slowest:.2f} s, {len(self.found)} findings")
         sys.stdout.flush()
-        import os
-
         os._exit(1 if self.found else 0)
 
 
@@ -160,7 +159,7 @@ def _config() -> tuple[Callable[[bytes], None], None]:
             load_config(file).dump()
         except ConfigError as error:
             str(error)
-            getattr(error, "report", str)()
+            error.block()
 
     return read, None
 
@@ -210,19 +209,24 @@ def _mutated(atheris: object, data: bytes, size: int, seed: int) -> bytes:
     change: Callable[[bytes, int], bytes] = atheris.Mutate  # type: ignore[attr-defined]
     if rng.random() < 0.5:
         return change(data, size)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [(info.filename, archive.read(info)) for info in archive.infolist() if info.file_size < LONGEST]
-    except Exception:
-        return change(data, size)
-    members = [member for member in members if member[0] != "sha256"]
-    if members:
+    if members := members_of(data):
         which = rng.randrange(len(members))
         name, content = members[which]
         if rng.random() < 0.1:
             name = change(name.encode(), 40).decode(errors="replace") or "x"
         members[which] = (name, change(content, max(len(content) + 16, 16)))
-    return sealed(members)[:size]
+        return sealed(members)[:size]
+    return change(data, size)
+
+
+def members_of(data: bytes) -> list[tuple[str, bytes]]:
+    """(name, content) of what a zip file holds but its checksum; nothing where it is none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = [info for info in archive.infolist() if info.file_size < LONGEST and info.filename != "sha256"]
+            return [(info.filename, archive.read(info)) for info in infos]
+    except Exception:  # whatever a damaged zip raises
+        return []
 
 
 def sealed(members: list[tuple[str, bytes]]) -> bytes:

@@ -218,9 +218,10 @@ def answer(row: str, name: str, content: bytes, expected: str, folder: Path) -> 
         return Answer(row, name, len(content), 0, 0, done.returncode, done.stderr.strip().splitlines()[-1], False)
     seconds, megabytes, code, message = json.loads(done.stdout)
     refused = code == 2 and expected in message and f"{file}:" in message
-    good = (
-        (refused or (not expected and code in (0, 2))) and seconds <= (0.2 if "bomb" in row else 1) and megabytes < 200
-    )
+    answered = refused or (not expected and code in (0, 2))
+    small, large = len(content) < 1024, len(content) > 64 * 1024
+    bar = 0.2 if "bomb" in row and small else 2 if large else 1
+    good = answered and seconds <= bar and megabytes < 200
     return Answer(row, name, len(content), seconds, megabytes, code, message.replace(str(file), "c.yaml"), good)
 
 

@@ -69,6 +69,9 @@ def _message(error: Exception) -> str | None:
 
     if found := blame(error):
         return "; ".join([found, *getattr(error, "__notes__", ["--debug shows the traceback"])])
+    if isinstance(error, MemoryError):
+        cure = "make batches, the net or the data set smaller"
+        return "; ".join([f"out of memory: {error}" if str(error) else "out of memory", cure])
     # a user's class lacks a method, a disk is full, a file cannot be read
     return str(error) if isinstance(error, NotImplementedError | OSError) else None
 

@@ -108,6 +108,15 @@ def test_mistakes_get_one_message_and_a_code(
     assert "Traceback" not in err
 
 
+def test_memory_that_is_not_there_is_one_line(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    huge = ["--set", f"data.train.length={10**13}", "--runs", str(tmp_path)]
+    assert main(["train", str(config), *huge]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: out of memory: Unable to allocate ")
+    assert err.count("\n") == 1
+    assert "smaller" in err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

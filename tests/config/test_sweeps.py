@@ -99,7 +99,8 @@ def test_every_name_meant_exists() -> None:
 
 def test_of_two_that_are_as_near_the_one_not_written_yet_is_meant() -> None:
     assert suggest("tst", ["test", "tsa"], ["tsa"]) == "did you mean 'test'?"
-    assert suggest("q", ["p", "name", "repeat"]) == "did you mean 'p'?"
+    assert suggest("op", ["p", "name", "repeat"]) == "did you mean 'p'?"
+    assert suggest("q", ["p", "name", "repeat"]) == "known: name, p, repeat"
 
 
 # hostile texts
