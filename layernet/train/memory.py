@@ -59,7 +59,8 @@ def check_memory(config: ExperimentConfig, training: bool = True) -> None:
     fits = (free - need.parameters) // max(1, each)
     if fits >= 1:
         path: Path = ("data", key if ("data", key) in config.document.values else "batch_size")
-        hint = f"of this estimate a batch of {fits} fits; a run needs more than it"
+        hint = f"by this estimate a batch of {fits} fits, and a run needs more than it says"
+        hint += "; train.accumulate makes one update of several" * (key == "batch_size")
         raise ConfigError([Problem(message, dotted(path), config.document.mark(path), hint)])
     layer, hint = found.largest, "make the net or its input smaller"
     params = config.net.params().values()

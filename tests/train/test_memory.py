@@ -109,7 +109,7 @@ def test_the_batch_that_fits_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(("batch_size: 16", "batch_size: 100000"))
     need = needs(config, least(config.net))
     monkeypatch.setattr("layernet.train.memory.available_memory", lambda device: need.parameters + 77 * need.example)
-    with pytest.raises(ConfigError, match="a batch of 77 fits"):
+    with pytest.raises(ConfigError, match=r"a batch of 77 fits.*; train\.accumulate"):
         check_memory(config)
     check_memory(config_of(("batch_size: 16", "batch_size: 77")))
     with pytest.raises(ConfigError):
@@ -151,4 +151,4 @@ def test_commands_refuse_it(command: str, tmp_path: Path, capsys: pytest.Capture
     assert main([command, str(file), "--set", "data.batch_size=1000000000000"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: --set data.batch_size: it does not fit into memory: at least ")
-    assert "= help: of this estimate a batch of " in err
+    assert "= help: by this estimate a batch of " in err
