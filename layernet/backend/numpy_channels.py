@@ -50,7 +50,7 @@ class NumpyChannelOps(ChannelOps):
     ) -> Array:
         """a * scale + shift + shortcut, and what is below 0 of it made 0, in one pass."""
         wide, fold = widen(a)
-        scale, shift = (v if v is None else np.tile(v, fold) for v in (scale, shift))
+        scale, shift = (v if v is None else np.tile(np.broadcast_to(v, a.shape[-1:]), fold) for v in (scale, shift))
         given = [v for v in (a, scale, shift, shortcut) if v is not None]
         y = np.empty(wide.shape, dtype=np.result_type(*given))
         beside = None if shortcut is None else shortcut.reshape(wide.shape)

@@ -16,7 +16,6 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_info
 
 from layernet.backend import Shape
 from layernet.backend.pool import one_blas_thread
@@ -37,7 +36,7 @@ class Workers:
     """Threads of a process, made when first needed, and again after a fork. They end with the process."""
 
     def __init__(self) -> None:
-        self._limit: int | None = None
+        self._own = threading.local()
         self.forget()
 
     def forget(self) -> None:
@@ -53,18 +52,19 @@ class Workers:
     @property
     def count(self) -> int:
         """Threads that work is split for, the caller's own included."""
-        return self.most if self._limit is None else self._limit
+        limit: int | None = getattr(self._own, "limit", None)
+        return self.most if limit is None else limit
 
     @contextmanager
     def limited(self, threads: int | None) -> Iterator[None]:
-        """Within it, work is split for so many threads: at most `most`, which None stands for."""
+        """Within it, this thread's work is split for so many: at most `most`, which None stands for."""
         most = self.most
-        before, self._limit = self._limit, min(threads or most, most)
+        before, self._own.limit = getattr(self._own, "limit", None), min(threads or most, most)
         try:
             with one_blas_thread:
                 yield
         finally:
-            self._limit = before
+            self._own.limit = before
 
     def shares(self, work: int, least: int) -> int:
         """In how many parts to do work of which each thread wants `least`."""
@@ -106,11 +106,13 @@ class Workers:
         helpers = self._helpers(len(parts) - 1)
         for i, door in enumerate(helpers, start=1):
             door.put(lambda i=i: give(i))  # type: ignore[misc]
-        do(0)
-        for i in range(len(helpers) + 1, len(parts)):  # threads that could not be had
-            do(i)
-        for _ in helpers:
-            done.get()
+        try:
+            do(0)
+            for i in range(len(helpers) + 1, len(parts)):  # threads that could not be had
+                do(i)
+        finally:  # an interrupt too waits for those that still write
+            for _ in helpers:
+                done.get()
         for error in errors:
             if error is not None:
                 raise error
@@ -135,12 +137,12 @@ def _serve(door: SimpleQueue[Callable[[], None]]) -> None:
 
 @cache
 def blas() -> tuple[int, str]:
-    """How many threads BLAS took as the process began, and which processor it has its kernels from, where it tells."""
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    """How many threads BLAS took before it was limited, and which processor it has its kernels from, where it tells."""
+    one_blas_thread.find()
+    pools = one_blas_thread.at_first
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max((pool["num_threads"] for pool in pools), default=cores), pools[0].get(
-        "architecture", ""
-    ) if pools else ""
+    architecture = pools[0].get("architecture", "") if pools else ""
+    return max((pool["num_threads"] for pool in pools), default=cores), architecture
 
 
 workers = Workers()

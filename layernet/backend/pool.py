@@ -22,18 +22,26 @@ class OneBlasThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._within = 0
-        self._libraries: list[Any] | None = None
+        self._found: list[Any] | None = None
         self._before: list[int] = []
+        self.at_first: list[dict[str, Any]] = []
+        """What the libraries told of themselves before anything was limited here."""
+
+    def find(self) -> list[Any]:
+        """The libraries, looked for when first asked."""
+        if self._found is None:
+            self._found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+            self.at_first = [library.info() for library in self._found]
+        return self._found
 
     def __enter__(self) -> None:
         with self._lock:
             self._within += 1
             if self._within > 1:
                 return
-            if self._libraries is None:
-                self._libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-            self._before = [library.get_num_threads() for library in self._libraries]
-            for library in self._libraries:
+            libraries = self.find()
+            self._before = [library.get_num_threads() for library in libraries]
+            for library in libraries:
                 library.set_num_threads(1)
 
     def __exit__(
@@ -42,7 +50,7 @@ class OneBlasThread:
         with self._lock:
             self._within -= 1
             if self._within == 0:
-                for library, count in zip(self._libraries or [], self._before, strict=True):
+                for library, count in zip(self.find(), self._before, strict=True):
                     library.set_num_threads(count)
 
 

@@ -180,10 +180,7 @@ class Net:
         """
         if tape.reader is not self.root:
             raise UsageError("the tape is of another net", "go back through a pass with the net that made it")
-        call, tape.root = (
-            tape.root,
-            None,
-        )  # calls know their tape: kept in it, only the garbage collector would free them
+        call = tape.root
         if call is None:
             raise no_way_back(self.root, spent=tape.recording)
         grads = dict(dy) if isinstance(dy, Mapping) else {"output": dy}
@@ -198,6 +195,7 @@ class Net:
             tape.output_grads = grads
             top = Context(tape)
             dx = top.backward(call, gradient)
+            tape.root = None  # calls know their tape: led it to them, only the garbage collector would free both
             tape.output_grads = {}
             if update_buffers:
                 tape.update_buffers()

@@ -111,6 +111,7 @@ def test_defaults_are_filled_in() -> None:
             "accumulate": 1,
             "clip_norm": None,
             "clip_value": None,
+            "on_nonfinite": "stop",
             "eval_every": "1 epochs",
             "log_every": "50 steps",
             "checkpoint": {"every": "1 epochs", "keep": 2, "best": None},

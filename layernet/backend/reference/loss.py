@@ -103,13 +103,13 @@ class LossOps(KernelFamily):
 
         w, one for each entry of the last axis, is 1 where there is no weight.
         """
-        # log p = -softplus(-z) and log(1 - p) = -softplus(-z) - z, with softplus(-z) = log(1 + e^-|z|) + max(-z, 0)
+        # -log p = softplus(-z) and -log(1 - p) = softplus(z), with softplus(z) = log(1 + e^-|z|) + max(z, 0)
         xp = self.xp
         positive = y if weight is None else y * weight
         mass = positive + (1 - y)
         with self.quiet():
             small = xp.exp(-abs(z))
-            losses = (1 - y) * z + mass * (xp.log1p(small) + xp.maximum(-z, 0))
+            losses = xp.where(z > 0, (1 - y) * z, -positive * z) + mass * xp.log1p(small)
             p = xp.where(z >= 0, 1, small) / (1 + small)
             return losses.sum(), (p, mass, positive)
 
