@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
 from layernet.backend.compiled.simd import (
     LANES,
@@ -18,8 +18,7 @@ from layernet.backend.compiled.simd import (
 
 
 @Kernel
-def _relu(arguments, task):
-    (x, size, y, tasks) = unpack(arguments, 4)
+def _relu(task, tasks, x, size, y):
     first, last = split((size + LANES - 1) // LANES, task, tasks)
     zero = splat(np.float32(0))
     for v in range(first, last):
@@ -29,14 +28,13 @@ def _relu(arguments, task):
 
 def relu(x: Array) -> Array:
     y = np.empty_like(x)
-    launch(_relu, x, x.size, y, threads())
+    _relu.launch(x=x, size=x.size, y=y)
     return y
 
 
 @Kernel
-def _relu_gradient(arguments, task):
+def _relu_gradient(task, tasks, dy, y, rows, columns, dz, sums):
     """dz = dy where y > 0; per task, the sums of dz over each column."""
-    (dy, y, rows, columns, dz, sums, tasks) = unpack(arguments, 7)
     first, last = split(rows, task, tasks)
     zero = splat(np.float32(0))
     own = sums + task * columns * 4
@@ -60,7 +58,7 @@ def relu_gradient(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0."""
     dz = np.empty_like(dy)
     view = Rows.of(dy)
-    launch(_relu_gradient, dy, y, view.rows, view.columns, dz, 0, threads())
+    _relu_gradient.launch(dy=dy, y=y, rows=view.rows, columns=view.columns, dz=dz, sums=0)
     return dz
 
 
@@ -68,7 +66,7 @@ def channel_sum(a: Array) -> Array:
     """The sum over all but the last axis, in float64."""
     view = Rows.of(a)
     sums = np.zeros((threads(), view.columns), dtype=np.float32)
-    launch(_relu_gradient, a, 0, view.rows, view.columns, 0, sums, threads())
+    _relu_gradient.launch(dy=a, y=0, rows=view.rows, columns=view.columns, dz=0, sums=sums)
     return view.gather(sums)
 
 
@@ -77,13 +75,12 @@ def relu_gradient_and_sum(dy: Array, y: Array) -> tuple[Array, Array]:
     dz = np.empty_like(dy)
     view = Rows.of(dy)
     sums = np.zeros((threads(), view.columns), dtype=np.float32)
-    launch(_relu_gradient, dy, y, view.rows, view.columns, dz, sums, threads())
+    _relu_gradient.launch(dy=dy, y=y, rows=view.rows, columns=view.columns, dz=dz, sums=sums)
     return dz, view.gather(sums)
 
 
 @Kernel
-def _add(arguments, task):
-    (a, b, size, y, tasks) = unpack(arguments, 5)
+def _add(task, tasks, a, b, size, y):
     first, last = split((size + LANES - 1) // LANES, task, tasks)
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
@@ -93,5 +90,5 @@ def _add(arguments, task):
 def add(a: Array, b: Array, out: Array | None = None) -> Array:
     """a + b, in `out` where that is given; it may be a or b."""
     y = np.empty_like(a) if out is None else out
-    launch(_add, a, b, a.size, y, threads())
+    _add.launch(a=a, b=b, size=a.size, y=y)
     return y

@@ -134,7 +134,7 @@ def _transform45(which, source, row, column, target, target_row, target_column, 
             _edge45(s, row, column, t, target_row, target_column, inside, zeros)
 
 
-TRANSFORMS = {3: Routine(_transform43, 10), 5: Routine(_transform45, 10)}
+TRANSFORMS = {3: Routine(_transform43), 5: Routine(_transform45)}
 """By filter size; tiles of 4 x 4 outputs. The last two integers are EDGE's: `inside` and `zeros` of squares.py."""
 
 

@@ -13,7 +13,7 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, scratch, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
 from layernet.backend.compiled.simd import (
     LANES,
@@ -72,11 +72,10 @@ def _clear(at: int, count: int) -> None:
 
 
 @Kernel
-def _group_norm(arguments, task):
+def _group_norm(
+    task, tasks, x, examples, rows, columns, channels, width, eps, weight, bias, means, variances, rstds, y, slabs,
+):  # fmt: skip
     """y = (x - mean) rstd weight + bias; mean, variance and rstd of its group for each example and channel."""
-    (
-        x, examples, rows, columns, channels, width, eps, weight, bias, means, variances, rstds, y, slabs, tasks,
-    ) = unpack(arguments, 15)  # fmt: skip
     first, last = split(examples, task, tasks)
     sums = slabs + task * 4 * columns * 4
     middles, scales, shifts = sums + columns * 4, sums + columns * 8, sums + columns * 12
@@ -139,11 +138,10 @@ def _group_norm(arguments, task):
 
 
 @Kernel
-def _group_norm_gradient(arguments, task):
+def _group_norm_gradient(
+    task, tasks, x, dy, examples, rows, columns, channels, width, weight, means, rstds, dx, sums, dots, slabs,
+):  # fmt: skip
     """dx = rstd (g - mean g - xhat mean(g xhat)), g = dy weight; the sums of dy and of dy xhat by example, channel."""
-    (x, dy, examples, rows, columns, channels, width, weight, means, rstds, dx, sums, dots, slabs, tasks) = unpack(
-        arguments, 15
-    )
     first, last = split(examples, task, tasks)
     part_sums = slabs + task * 7 * columns * 4
     part_dots, middles, factors = part_sums + columns * 4, part_sums + columns * 8, part_sums + columns * 12
@@ -221,9 +219,10 @@ class CompiledGroupNormOps(NormOps):
         view, width, y = Rows.of(x[0]) if x.ndim > 2 else Rows(1, channels, 1), channels // groups, np.empty_like(x)
         means, variances, rstds = np.empty((3, len(x), channels), dtype=np.float32)
         slabs = scratch("group norm", threads() * _FORWARD * view.columns * 4)
-        launch(
-            _group_norm, x, len(x), view.rows, view.columns, channels, width, np.array([eps], dtype=np.float32),
-            weight, bias, means, variances, rstds, y, slabs, threads(),
+        _group_norm.launch(
+            x=x, examples=len(x), rows=view.rows, columns=view.columns, channels=channels, width=width,
+            eps=np.array([eps], dtype=np.float32), weight=weight, bias=bias, means=means, variances=variances,
+            rstds=rstds, y=y, slabs=slabs,
         )  # fmt: skip
         if not np.isfinite(variances).all():  # squares too large for float32
             return super().group_norm(x, groups, weight, bias, eps)
@@ -240,9 +239,9 @@ class CompiledGroupNormOps(NormOps):
         dx = np.empty_like(x) if need_dx else None
         sums, dots = np.empty((2, len(x), channels), dtype=np.float32)
         slabs = scratch("group norm", threads() * _BACKWARD * view.columns * 4)
-        launch(
-            _group_norm_gradient, x, dy, len(x), view.rows, view.columns, channels, width, weight, means, rstds, dx,
-            sums, dots, slabs, threads(),
+        _group_norm_gradient.launch(
+            x=x, dy=dy, examples=len(x), rows=view.rows, columns=view.columns, channels=channels, width=width,
+            weight=weight, means=means, rstds=rstds, dx=dx, sums=sums, dots=dots, slabs=slabs,
         )  # fmt: skip
         dw, db = (part.sum(axis=0, dtype=np.float64).astype(np.float32) for part in (dots, sums))
         return dx, dw, db

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads_for, unpack
+from layernet.backend.compiled.launch import Kernel, scratch, split, threads_for
 from layernet.backend.compiled.simd import (
     LANES,
     TILE_COLUMNS,
@@ -16,9 +16,8 @@ from layernet.backend.compiled.squares import transpose_square
 
 
 @Kernel
-def _transpose(arguments, task):
+def _transpose(task, tasks, source, rows, columns, target, pitch):
     """target (columns, pitch) = source (rows, columns) transposed, its rows filled up with zeros."""
-    (source, rows, columns, target, pitch, tasks) = unpack(arguments, 6)
     first, last = split((columns + LANES - 1) // LANES, task, tasks)
     for block in range(first, last):
         c0, c1 = block * LANES, min(block * LANES + LANES, columns)
@@ -38,14 +37,15 @@ def transpose(matrix: Array, pitch: int, name: str = "transposed") -> int:
     """The address of matrix^T in scratch memory, its rows filled with zeros to `pitch` floats."""
     rows, columns = matrix.shape
     target = scratch(name, columns * pitch * 4)
-    launch(_transpose, matrix, rows, columns, target, pitch, threads_for(matrix.size))
+    _transpose.launch(
+        source=matrix, rows=rows, columns=columns, target=target, pitch=pitch, tasks=threads_for(matrix.size),
+    )  # fmt: skip
     return target
 
 
 @Kernel
-def _panels(arguments, task):
+def _panels(task, tasks, source, rows, columns, target):
     """Panels (panel, rows, TILE_COLUMNS) of a matrix (rows, columns), the last filled up with zeros."""
-    (source, rows, columns, target, tasks) = unpack(arguments, 5)
     first, last = split(rows, task, tasks)
     for r in range(first, last):
         for c in range(0, columns, TILE_COLUMNS):
@@ -59,5 +59,5 @@ def panels(matrix: Array, name: str = "panels") -> int:
     """The address of the matrix in panels of TILE_COLUMNS columns, in scratch memory."""
     rows, columns = matrix.shape
     target = scratch(name, rows * -(-columns // TILE_COLUMNS) * TILE_COLUMNS * 4)
-    launch(_panels, matrix, rows, columns, target, threads_for(matrix.size))
+    _panels.launch(source=matrix, rows=rows, columns=columns, target=target, tasks=threads_for(matrix.size))
     return target

@@ -17,7 +17,7 @@ from layernet.backend.compiled.filtering import (
     prefetch_tiles,
     spread_window,
 )
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.launch import Kernel, scratch, split, threads
 from layernet.backend.compiled.product import offsets
 from layernet.backend.compiled.simd import (
     BYTES,
@@ -83,12 +83,11 @@ def _finish(transform, a, products, m_step, index, y, bias, relu, out_height, ou
 
 
 @Kernel
-def _convolve(arguments, task):
+def _convolve(
+    task, tasks, transform, a, x, u, u_step, y, bias, relu, images, height, width, ins, out_height, out_width, outs,
+    top, left, block, panels, panel_width, a_rows, c_rows, slab, slab_size,
+):  # fmt: skip
     """y = conv(x, w) for a share of the tiles, a block at a time: transform, multiply, transform back, store."""
-    (
-        transform, a, x, u, u_step, y, bias, relu, images, height, width, ins, out_height, out_width, outs,
-        top, left, block, panels, panel_width, a_rows, c_rows, slab, slab_size, tasks,
-    ) = unpack(arguments, 25)  # fmt: skip
     in_pitch = (ins + LANES - 1) // LANES * BYTES
     out_pitch = panels * panel_width * 4
     v_step, m_step = block * in_pitch + 64, block * out_pitch + 64
@@ -148,11 +147,10 @@ def _convolve(arguments, task):
 
 
 @Kernel
-def _transform_inputs(arguments, task):
+def _transform_inputs(
+    task, tasks, transform, a, x, height, width, ins, down, across, top, left, tiles, v, v_step, slab, slab_size,
+):  # fmt: skip
     """V = B^T x B for a share of all tiles."""
-    (transform, a, x, height, width, ins, down, across, top, left, tiles, v, v_step, slab, slab_size, tasks) = unpack(
-        arguments, 16
-    )
     pitch = (ins + LANES - 1) // LANES * BYTES
     spare = slab + task * slab_size
     store(spare, splat(np.float32(0)))
@@ -167,12 +165,11 @@ def _transform_inputs(arguments, task):
 
 
 @Kernel
-def _convolve_panels(arguments, task):
+def _convolve_panels(
+    task, tasks, transform, a, r, w, turned, v, v_step, y, bias, relu, tiles, ins, out_height, out_width, outs, panels,
+    depth_block, a_rows, c_rows, m_step, slab, slab_size,
+):  # fmt: skip
     """y for a share of the panels of output channels, all tiles at once; filters are transformed as they are used."""
-    (
-        transform, a, r, w, turned, v, v_step, y, bias, relu, tiles, ins, out_height, out_width, outs,
-        panels, depth_block, a_rows, c_rows, m_step, slab, slab_size, tasks,
-    ) = unpack(arguments, 23)  # fmt: skip
     in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, TILE_COLUMNS * 4
     u = slab + task * slab_size
     u_step = depth_block * TILE_COLUMNS * 4 + 64
@@ -234,10 +231,10 @@ def convolve(
     u_step = panels * ins * panel_width * 4 + 64  # off the powers of two, where all frequencies would meet in one set
     u = scratch("u", a * a * u_step)
     room = filter_room(a, r)
-    of_filters = (outs, ins, 1) if turned else (ins, outs, 0)
-    launch(
-        transform_filters, transform, a, r, filters, *of_filters, u, u_step, panels, panel_width,
-        scratch("convolve", threads() * room), room, threads(),
+    transform_filters.launch(
+        transform=transform, a=a, r=r, w=filters, ins=outs if turned else ins, outs=ins if turned else outs,
+        turned=int(turned), u=u, u_step=u_step, panels=panels, panel_width=panel_width,
+        slab=scratch("convolve", threads() * room), slab_size=room,
     )  # fmt: skip
     rows = TILE_ROWS if panel_width == TILE_COLUMNS else NARROW_ROWS
     in_pitch, out_pitch = -(-ins // LANES) * BYTES, panels * panel_width * 4
@@ -245,10 +242,11 @@ def convolve(
     slab = BYTES + a * a * (in_pitch + block * (in_pitch + out_pitch) + 128) + SIDE * SIDE * out_pitch
     slab = -(-slab // 64) * 64
     a_rows, c_rows = offsets(rows, in_pitch), offsets(rows, out_pitch)
-    launch(
-        _convolve, transform, a, x, u, u_step, out, bias, int(relu),
-        n, height, width, ins, out_height, out_width, outs, *padding, block, panels, panel_width,
-        a_rows, c_rows, scratch("convolve", threads() * slab), slab, threads(),
+    _convolve.launch(
+        transform=transform, a=a, x=x, u=u, u_step=u_step, y=out, bias=bias, relu=int(relu), images=n, height=height,
+        width=width, ins=ins, out_height=out_height, out_width=out_width, outs=outs, top=padding[0], left=padding[1],
+        block=block, panels=panels, panel_width=panel_width, a_rows=a_rows, c_rows=c_rows,
+        slab=scratch("convolve", threads() * slab), slab_size=slab,
     )  # fmt: skip
 
 
@@ -267,17 +265,19 @@ def _by_panels(
     v_step = (tiles + TILE_ROWS) * in_pitch + 64
     v = scratch("chunk", a * a * v_step)
     window = BYTES + a * a * in_pitch
-    launch(
-        _transform_inputs, transform, a, x, height, width, ins, down, across, *padding, tiles, v, v_step,
-        scratch("convolve", threads() * window), window, threads(),
+    _transform_inputs.launch(
+        transform=transform, a=a, x=x, height=height, width=width, ins=ins, down=down, across=across, top=padding[0],
+        left=padding[1], tiles=tiles, v=v, v_step=v_step, slab=scratch("convolve", threads() * window),
+        slab_size=window,
     )  # fmt: skip
     depth_block = 64
     m_step = (tiles + TILE_ROWS) * TILE_COLUMNS * 4 + 64
     slab = a * a * (depth_block * TILE_COLUMNS * 4 + 64 + m_step) + filter_room(a, r)
     slab = -(-slab // 64) * 64
     a_rows, c_rows = offsets(TILE_ROWS, in_pitch), offsets(TILE_ROWS, TILE_COLUMNS * 4)
-    launch(
-        _convolve_panels, transform, a, r, filters, int(turned), v, v_step, out, bias, int(relu), tiles, ins,
-        out_height, out_width, outs, -(-outs // TILE_COLUMNS), depth_block, a_rows, c_rows, m_step,
-        scratch("convolve", threads() * slab), slab, threads(),
+    _convolve_panels.launch(
+        transform=transform, a=a, r=r, w=filters, turned=int(turned), v=v, v_step=v_step, y=out, bias=bias,
+        relu=int(relu), tiles=tiles, ins=ins, out_height=out_height, out_width=out_width, outs=outs,
+        panels=-(-outs // TILE_COLUMNS), depth_block=depth_block, a_rows=a_rows, c_rows=c_rows, m_step=m_step,
+        slab=scratch("convolve", threads() * slab), slab_size=slab,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from numba import njit
 
 from layernet.backend.compiled import simd
 from layernet.backend.compiled.filtering import FILTER
-from layernet.backend.compiled.launch import Kernel, split, unpack
+from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.simd import (
     BYTES,
     LANES,
@@ -75,11 +75,10 @@ def filter_room(a: int, r: int) -> int:
 
 
 @Kernel
-def transform_filters(arguments, task):
+def transform_filters(
+    task, tasks, transform, a, r, w, ins, outs, turned, u, u_step, panels, panel_width, slab, slab_size,
+):  # fmt: skip
     """U[f, panel, k, :] for a share of the panels and k; k counts filters where they are turned, else channels."""
-    (transform, a, r, w, ins, outs, turned, u, u_step, panels, panel_width, slab, slab_size, tasks) = unpack(
-        arguments, 14
-    )
     spare = slab + task * slab_size
     depth = outs if turned else ins
     blocks = (depth + LANES - 1) // LANES
