@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from layernet.backend.compiled.lanes import BYTES
 from layernet.backend.compiled.launch import Kernel, threads
-from layernet.backend.compiled.simd import BYTES, TILE_COLUMNS, TILE_ROWS, tile
+from layernet.backend.compiled.tile import TILE_COLUMNS, TILE_ROWS, tile
 
 DEPTH = 128
 """Products of a sum: so few that both operands stay in the first-level cache."""

@@ -9,19 +9,19 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.lanes import minimum
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.vecmath import erf, exp, sigmoid, tanh
+from layernet.backend.compiled.vectors import (
     fma,
     load_first,
     load_float,
     maximum,
+    minimum,
     splat,
     store_first,
     where_positive,
 )
-from layernet.backend.compiled.vecmath import erf, exp, sigmoid, tanh
 from layernet.backend.reference.activation import (
     _TANH_CUBE,
     _TANH_SATURATED,

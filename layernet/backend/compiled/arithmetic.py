@@ -10,8 +10,9 @@ import numpy as np
 from layernet.backend import Array
 from layernet.backend.compiled import elementwise
 from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, address, split
-from layernet.backend.compiled.simd import LANES, load_first, store_first
+from layernet.backend.compiled.vectors import load_first, store_first
 from layernet.backend.reference.arithmetic import ArithmeticOps
 
 

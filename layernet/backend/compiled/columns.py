@@ -5,13 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
-from layernet.backend.compiled.simd import (
-    LANES,
-    load_first,
-    splat,
-    store_first,
-)
+from layernet.backend.compiled.vectors import load_first, splat, store_first
 from layernet.backend.window import Window
 
 SMALL = 40

@@ -14,21 +14,12 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.columns import add_columns, columns_of, is_small
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, scratch, split, threads, threads_for
 from layernet.backend.compiled.pack import transpose
 from layernet.backend.compiled.product import linear, linear_input_gradient, offsets, pitch_of, rows_times
-from layernet.backend.compiled.simd import (
-    LANES,
-    NARROW_ROWS,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    load_first,
-    load_int,
-    narrow_tile,
-    splat,
-    store,
-    tile,
-)
+from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
+from layernet.backend.compiled.vectors import load_first, load_int, splat, store
 from layernet.backend.window import Window
 
 

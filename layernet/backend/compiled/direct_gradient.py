@@ -8,18 +8,11 @@ from layernet.backend import Array
 from layernet.backend.compiled.columns import columns_of, is_small
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct import bordered
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, scratch, split, threads
 from layernet.backend.compiled.product import linear_weight_gradient, offsets
-from layernet.backend.compiled.simd import (
-    LANES,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    load,
-    splat,
-    store,
-    store_first,
-    tile,
-)
+from layernet.backend.compiled.tile import TILE_COLUMNS, TILE_ROWS, tile
+from layernet.backend.compiled.vectors import load, splat, store, store_first
 from layernet.backend.window import Window
 
 

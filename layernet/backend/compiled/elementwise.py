@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
-from layernet.backend.compiled.simd import (
-    LANES,
-    load_first,
-    maximum,
-    splat,
-    store_first,
-    where_positive,
-)
+from layernet.backend.compiled.vectors import load_first, maximum, splat, store_first, where_positive
 
 
 @Kernel

@@ -11,8 +11,9 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
-from layernet.backend.compiled.simd import LANES, load_first, load_int, store_first
+from layernet.backend.compiled.vectors import load_first, load_int, store_first
 from layernet.backend.reference.embedding import EmbeddingOps
 
 

@@ -13,18 +13,10 @@ import numpy as np
 from numba import njit
 
 from layernet.backend import Array
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, scratch, split, threads_for
 from layernet.backend.compiled.norm import Rows
-from layernet.backend.compiled.simd import (
-    LANES,
-    fma,
-    load_first,
-    load_float,
-    maximum,
-    splat,
-    store_first,
-    store_float,
-)
+from layernet.backend.compiled.vectors import fma, load_first, load_float, maximum, splat, store_first, store_float
 
 _ZERO = np.float32(0)
 

@@ -13,18 +13,10 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, scratch, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
-from layernet.backend.compiled.simd import (
-    LANES,
-    fma,
-    load_first,
-    load_float,
-    splat,
-    square_root,
-    store_first,
-    total,
-)
+from layernet.backend.compiled.vectors import fma, load_first, load_float, splat, square_root, store_first, total
 from layernet.backend.reference.norm import NormOps
 
 _ZERO, _ONE = np.float32(0), np.float32(1)

@@ -16,19 +16,10 @@ from numba import njit
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.direct import bordered
 from layernet.backend.compiled.direct_gradient import add_parts
-from layernet.backend.compiled.lanes import spread_products
+from layernet.backend.compiled.lanes import BYTES, LANES
 from layernet.backend.compiled.launch import Kernel, scratch, split, threads
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    load,
-    load_first,
-    load_int,
-    maximum,
-    splat,
-    store,
-    store_first,
-)
+from layernet.backend.compiled.vectors import load, load_first, load_int, maximum, splat, store, store_first
+from layernet.backend.compiled.windows import spread_products
 from layernet.backend.window import Pair, Window
 
 FEW = 16

@@ -169,6 +169,18 @@ def split(items, task, tasks):
 
 
 @intrinsic
+def run_routine(typingctx, routine, a0, a1, a2, a3, a4, a5, a6, a7, a8, a9):
+    """Call a routine of ten integers by its address."""
+
+    def generate(context, builder, signature, values):
+        function = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10)
+        builder.call(builder.inttoptr(values[0], function.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 11), generate
+
+
+@intrinsic
 def _run(typingctx: Any, packed: Any, task: Any) -> Any:
     """Call the kernel of `packed`, int64: its address, how many arguments it has, `tasks`, and these arguments."""
 

@@ -13,18 +13,9 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, scratch, split, threads
-from layernet.backend.compiled.simd import (
-    LANES,
-    fma,
-    load,
-    load_first,
-    load_float,
-    splat,
-    square_root,
-    store,
-    store_first,
-)
+from layernet.backend.compiled.vectors import fma, load, load_first, load_float, splat, square_root, store, store_first
 from layernet.backend.reference.local_norm import LocalNormOps, Neighbourhood
 
 _PIXELS = 16  # laid out at a time: a load that a store before it only half covers would wait for it

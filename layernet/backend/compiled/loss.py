@@ -13,12 +13,15 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, takes
-from layernet.backend.compiled.lanes import absolute, first_or, largest
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.norm import Rows
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.vecmath import exp, log1p
+from layernet.backend.compiled.vectors import (
+    absolute,
+    first_or,
     fma,
+    largest,
     load_first,
     load_float,
     load_int,
@@ -29,7 +32,6 @@ from layernet.backend.compiled.simd import (
     total,
     where_positive,
 )
-from layernet.backend.compiled.vecmath import exp, log1p
 from layernet.backend.reference.loss import LossOps
 
 _MINUS_INFINITY, _ZERO, _ONE = np.float32(-np.inf), np.float32(0), np.float32(1)

@@ -13,19 +13,9 @@ import numpy as np
 from numba import njit
 
 from layernet.backend import Array
+from layernet.backend.compiled.lanes import BYTES, LANES
 from layernet.backend.compiled.launch import Kernel, split, threads
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    fma,
-    load,
-    load_first,
-    maximum,
-    splat,
-    store,
-    store_first,
-    where_positive,
-)
+from layernet.backend.compiled.vectors import fma, load, load_first, maximum, splat, store, store_first, where_positive
 
 BLOCK = 128
 _WIDE = 4 * LANES

@@ -8,8 +8,9 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
-from layernet.backend.compiled.simd import LANES, fma, load_first, load_float, splat, square_root, store_first
+from layernet.backend.compiled.vectors import fma, load_first, load_float, splat, square_root, store_first
 from layernet.backend.numpy_optimizer import NumpyOptimizerOps
 from layernet.backend.reference.optimizer import adam_constants
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from layernet.backend import Array
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, scratch, split, threads_for
-from layernet.backend.compiled.simd import (
-    LANES,
-    TILE_COLUMNS,
-    load_first,
-    load_float,
-    store,
-    store_float,
-)
 from layernet.backend.compiled.squares import transpose_square
+from layernet.backend.compiled.tile import TILE_COLUMNS
+from layernet.backend.compiled.vectors import load_first, load_float, store, store_float
 
 
 @Kernel

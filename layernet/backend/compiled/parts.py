@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, address, split
-from layernet.backend.compiled.simd import LANES, load_first, load_int, splat, store_first
+from layernet.backend.compiled.vectors import load_first, load_int, splat, store_first
 from layernet.backend.window import Pair, Window
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.lanes import absolute, store_bytes, where_beats, where_equal
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.pool import (
     MOST_TAPS,
@@ -25,7 +25,16 @@ from layernet.backend.compiled.pool import (
     peaks_gradient,
     table,
 )
-from layernet.backend.compiled.simd import LANES, load_first, load_int, splat, store_first
+from layernet.backend.compiled.vectors import (
+    absolute,
+    load_first,
+    load_int,
+    splat,
+    store_bytes,
+    store_first,
+    where_beats,
+    where_equal,
+)
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Window
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.product import offsets, pitch_of
-from layernet.backend.compiled.simd import LANES, NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
+from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
 
 
 @Kernel

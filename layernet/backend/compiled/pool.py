@@ -13,10 +13,9 @@ import numpy as np
 
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.lanes import store_bytes, where_beats, where_byte, window_peak, window_sum
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.vectors import (
     fma,
     load,
     load_first,
@@ -24,8 +23,12 @@ from layernet.backend.compiled.simd import (
     load_int,
     splat,
     store,
+    store_bytes,
     store_first,
+    where_beats,
+    where_byte,
 )
+from layernet.backend.compiled.windows import window_peak, window_sum
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Pair, Window
 

@@ -7,23 +7,11 @@ from functools import lru_cache
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.compiled.lanes import BYTES, LANES
 from layernet.backend.compiled.launch import Kernel, address, scratch, split, threads_for
 from layernet.backend.compiled.pack import panels, transpose
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    NARROW_ROWS,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    fma,
-    load,
-    load_first,
-    load_float,
-    splat,
-    store_float,
-    tile,
-    total,
-)
+from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, tile
+from layernet.backend.compiled.vectors import fma, load, load_first, load_float, splat, store_float, total
 
 
 def pitch_of(columns: int) -> int:

@@ -11,9 +11,9 @@ from numba.extending import intrinsic
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import takes
-from layernet.backend.compiled.lanes import store_int, where_byte
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
-from layernet.backend.compiled.simd import LANES, load, load_float, splat, store
+from layernet.backend.compiled.vectors import load, load_float, splat, store, store_int, where_byte
 from layernet.backend.reference.randomness import _MULTIPLIERS, _WEYL, RandomOps
 
 _FEW = 1 << 12  # fewer are not worth the threads; and a loader, in its own thread, asks for few

@@ -12,21 +12,22 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
-from layernet.backend.compiled.lanes import absolute, minimum
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.vecmath import exp, expm1, log1p, sigmoid
+from layernet.backend.compiled.vectors import (
+    absolute,
     fma,
     load_first,
     load_float,
     maximum,
+    minimum,
     splat,
     store_first,
     where_greater,
     where_positive,
 )
-from layernet.backend.compiled.vecmath import exp, expm1, log1p, sigmoid
 from layernet.backend.reference.rectifier import RectifierOps
 
 _HARDTANH, _ELU, _HARDSWISH = range(3)

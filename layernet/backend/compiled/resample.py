@@ -15,18 +15,9 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, scratch, split, threads
-from layernet.backend.compiled.simd import (
-    LANES,
-    fma,
-    load,
-    load_first,
-    load_float,
-    load_int,
-    splat,
-    store,
-    store_first,
-)
+from layernet.backend.compiled.vectors import fma, load, load_first, load_float, load_int, splat, store, store_first
 from layernet.backend.reference.resample import ResampleOps
 
 _BLOCK = 4 * LANES

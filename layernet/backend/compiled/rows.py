@@ -12,12 +12,14 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
-from layernet.backend.compiled.lanes import first_or, largest
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.vecmath import exp
+from layernet.backend.compiled.vectors import (
+    first_or,
     fma,
+    largest,
     load_first,
     load_float,
     maximum,
@@ -26,7 +28,6 @@ from layernet.backend.compiled.simd import (
     store_float,
     total,
 )
-from layernet.backend.compiled.vecmath import exp
 from layernet.backend.reference.norm import NormOps
 from layernet.backend.reference.rectifier import RectifierOps
 

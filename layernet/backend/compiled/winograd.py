@@ -6,7 +6,6 @@ import numpy as np
 from numba import njit
 
 from layernet.backend import Array
-from layernet.backend.compiled import simd
 from layernet.backend.compiled.filtering import (
     INPUT,
     NEAR,
@@ -17,24 +16,12 @@ from layernet.backend.compiled.filtering import (
     prefetch_tiles,
     spread_window,
 )
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads
+from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.launch import Kernel, run_routine, scratch, split, threads
 from layernet.backend.compiled.product import offsets
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    NARROW_ROWS,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    load,
-    load_first,
-    maximum,
-    narrow_tile,
-    splat,
-    store,
-    store_first,
-    tile,
-)
 from layernet.backend.compiled.squares import STEADY, multiply_by_square
+from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
+from layernet.backend.compiled.vectors import load, load_first, maximum, splat, store, store_first
 from layernet.backend.compiled.winograd_filters import crosswise_filters, filter_room, transform_filters, turned_filters
 
 BLOCK_BYTES = 400_000
@@ -59,11 +46,11 @@ def _finish(transform, a, products, m_step, index, y, bias, relu, out_height, ou
     rows, columns = min(SIDE, out_height - i), min(SIDE, out_width - j)
     if plain and rows == SIDE and columns == SIDE and end % LANES == 0:
         target = y + ((n * out_height + i) * out_width + j) * outs * 4 + begin * 4
-        simd.run(
+        run_routine(
             transform, OUTPUT, products, a * m_step, m_step, target, out_width * outs * 4, outs * 4, vectors, 0, 0
         )  # fmt: skip
         return
-    simd.run(
+    run_routine(
         transform, OUTPUT, products, a * m_step, m_step, spare, SIDE * vectors * BYTES, vectors * BYTES, vectors, 0, 0
     )  # fmt: skip
     floor = splat(np.float32(0)) if relu else splat(np.float32(-np.inf))

@@ -5,18 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from layernet.backend.compiled import simd
 from layernet.backend.compiled.filtering import FILTER
-from layernet.backend.compiled.launch import Kernel, split
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    load,
-    load_first,
-    splat,
-    store,
-)
+from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.launch import Kernel, run_routine, split
 from layernet.backend.compiled.squares import transpose_square
+from layernet.backend.compiled.vectors import load, load_first, splat, store
 
 
 @njit
@@ -31,11 +24,11 @@ def turned_filters(transform, a, r, w, ins, first, last, c, target, u_step, pane
             to = target + ((o - first) * panel_width + v) * 4
             source = w + (o * r * r + r * r - 1) * ins * 4 + (c + v) * 4
             if c + v + LANES <= ins:
-                simd.run(transform, FILTER, source, r * column, column, to, a * u_step, u_step, 1, 0, 0)
+                run_routine(transform, FILTER, source, r * column, column, to, a * u_step, u_step, 1, 0, 0)
             else:
                 for i in range(r * r):
                     store(spare + i * BYTES, load_first(source + i * column, ins - c - v))
-                simd.run(transform, FILTER, spare, r * BYTES, BYTES, to, a * u_step, u_step, 1, 0, 0)
+                run_routine(transform, FILTER, spare, r * BYTES, BYTES, to, a * u_step, u_step, 1, 0, 0)
 
 
 @njit
@@ -55,11 +48,11 @@ def crosswise_filters(transform, a, r, w, ins, outs, o0, c, target, u_step, pane
             for f in range(a * a):
                 store(to + f * step, zero)
         elif c + LANES <= ins:
-            simd.run(transform, FILTER, source, r * ins * 4, ins * 4, to, a * step, step, 1, 0, 0)
+            run_routine(transform, FILTER, source, r * ins * 4, ins * 4, to, a * step, step, 1, 0, 0)
         else:
             for i in range(r * r):
                 store(spare + i * BYTES, load_first(source + i * ins * 4, ins - c))
-            simd.run(transform, FILTER, spare, r * BYTES, BYTES, to, a * step, step, 1, 0, 0)
+            run_routine(transform, FILTER, spare, r * BYTES, BYTES, to, a * step, step, 1, 0, 0)
     for f in range(a * a):
         if c + LANES <= ins:
             transpose_square(turned + f * step, BYTES, target + f * u_step, panel_width * 4)

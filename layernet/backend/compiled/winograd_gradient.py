@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled import simd
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct_gradient import add_parts
 from layernet.backend.compiled.filtering import (
@@ -19,19 +18,11 @@ from layernet.backend.compiled.filtering import (
     prefetch_tiles,
     spread_window,
 )
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads
+from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.launch import Kernel, run_routine, scratch, split, threads
 from layernet.backend.compiled.product import offsets
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    load,
-    splat,
-    store,
-    store_first,
-    tile,
-)
+from layernet.backend.compiled.tile import TILE_COLUMNS, TILE_ROWS, tile
+from layernet.backend.compiled.vectors import load, splat, store, store_first
 from layernet.backend.compiled.winograd import BLOCK_ROWS
 
 OWN_BYTES = 450_000
@@ -154,7 +145,7 @@ def _transform_back(task, tasks, transform, a, r, ins, outs, du, du_pitch, du_st
     first, last = split(outs, task, tasks)
     for o in range(first, last):
         for c in range(0, ins, LANES):
-            simd.run(
+            run_routine(
                 transform, GATHER, du + o * du_pitch + c * 4, a * du_step, du_step, spare, r * BYTES, BYTES, 1, 0, 0
             )
             for i in range(r * r):
@@ -182,7 +173,7 @@ def _multiply_and_transform_back(
         for o in range(o0, min(o0 + TILE_ROWS, outs)):
             for c in range(c0, min(c0 + TILE_COLUMNS, ins), LANES):
                 source = square + (o - o0) * TILE_COLUMNS * 4 + (c - c0) * 4
-                simd.run(transform, GATHER, source, a * square_step, square_step, spare, r * BYTES, BYTES, 1, 0, 0)
+                run_routine(transform, GATHER, source, a * square_step, square_step, spare, r * BYTES, BYTES, 1, 0, 0)
                 for i in range(r * r):
                     store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
 
