@@ -15,9 +15,10 @@ from numba import njit
 from layernet.backend import Array
 from layernet.backend.compiled.columns import add_columns, columns_of, is_small
 from layernet.backend.compiled.lanes import LANES
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads, threads_for
+from layernet.backend.compiled.launch import Kernel, split, threads, threads_for
 from layernet.backend.compiled.pack import transpose
 from layernet.backend.compiled.product import linear, linear_input_gradient, offsets, pitch_of, rows_times
+from layernet.backend.compiled.scratch import SLABS, WEIGHTS
 from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
 from layernet.backend.compiled.vectors import load_first, load_int, splat, store
 from layernet.backend.window import Window
@@ -99,7 +100,7 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
         x=x, b=b, y=out, bias=bias, relu=int(relu), images=n, height=height, width=width, ins=ins, top=top, left=left,
         padded_height=padded_height, padded_width=padded_width, a_rows=a_rows, c_rows=c_rows,
         places=out_height * out_width, outer=kh, inner=kw * ins, b_inner=pitch * 4,
-        y_image=out_height * out_width * outs * 4, outs=outs, slab=scratch("convolve", tasks * slab), slab_size=slab,
+        y_image=out_height * out_width * outs * 4, outs=outs, slab=SLABS.room(tasks * slab), slab_size=slab,
         tasks=tasks,
     )  # fmt: skip
 
@@ -144,7 +145,7 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
     for row, column in product(rows, columns):
         # taps backwards, so that dy is read forwards
         taps = np.array([(i * kw + j) * ins * 4 for i in row.taps for j in column.taps], dtype=np.int64)
-        b = scratch("transposed", len(taps) * outs * pitch * 4)
+        b = WEIGHTS.room(len(taps) * outs * pitch * 4)
         _pack_taps.launch(
             w=weight, outs=outs, filter_bytes=kh * kw * ins * 4, ins=ins, taps=taps, count=len(taps), b=b, pitch=pitch,
         )  # fmt: skip
@@ -156,7 +157,7 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
             x=dy, b=b, y=dx, bias=0, relu=0, images=n, height=out_height, width=out_width, ins=outs, top=top, left=left,
             padded_height=padded_height, padded_width=padded_width, a_rows=a_rows, c_rows=c_rows,
             places=row.places * column.places, outer=len(row.taps), inner=len(column.taps) * outs, b_inner=pitch * 4,
-            y_image=height * width * ins * 4, outs=ins, slab=scratch("convolve", threads() * slab), slab_size=slab,
+            y_image=height * width * ins * 4, outs=ins, slab=SLABS.room(threads() * slab), slab_size=slab,
         )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ from layernet.backend.compiled.columns import columns_of, is_small
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct import bordered
 from layernet.backend.compiled.lanes import LANES
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads
+from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.product import linear_weight_gradient, offsets
+from layernet.backend.compiled.scratch import PARTS, SLABS
 from layernet.backend.compiled.tile import TILE_COLUMNS, TILE_ROWS, tile
 from layernet.backend.compiled.vectors import load, splat, store, store_first
 from layernet.backend.window import Window
@@ -92,19 +93,19 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
     taps = kh * kw * ins
     if _waste(kw * ins, TILE_COLUMNS) * _waste(outs, TILE_ROWS) <= _waste(taps, TILE_ROWS) * _waste(outs, TILE_COLUMNS):
         size = -(-dw.size // 16) * 16
-        parts = scratch("parts", threads() * size * 4)
+        parts = PARTS.room(threads() * size * 4)
         a_rows, c_rows = offsets(outs, 4), offsets(outs, taps * 4)
         _filter_gradient.launch(
             x=x, dy=dy, dw=parts, dw_size=size * 4, images=n, height=height, width=width, ins=ins,
             out_height=out_height, out_width=out_width, outs=outs, top=top, left=left, padded_height=padded_height,
             padded_width=padded_width, down=down, right=right, kh=kh, kw=kw, a_rows=a_rows, c_rows=c_rows,
-            slab=scratch("convolve", threads() * padded_size), slab_size=padded_size,
+            slab=SLABS.room(threads() * padded_size), slab_size=padded_size,
         )  # fmt: skip
         add_parts.launch(parts=parts, part_size=size * 4, count=threads(), target=dw, size=dw.size)
         return
     pitch = -(-outs // TILE_COLUMNS) * TILE_COLUMNS
     size = taps * pitch
-    parts = scratch("parts", threads() * size * 4)
+    parts = PARTS.room(threads() * size * 4)
     a_rows, c_rows = offsets(kh, padded_width * ins * 4, kw * ins, 4), offsets(taps, pitch * 4)
     copies = int(outs % TILE_COLUMNS != 0)
     slab = padded_size + copies * (-(-out_height * out_width * outs * 4 // 64) * 64 + 512)
@@ -112,7 +113,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
         x=x, dy=dy, dw=parts, dw_size=size * 4, images=n, height=height, width=width, ins=ins, out_height=out_height,
         out_width=out_width, outs=outs, top=top, left=left, padded_height=padded_height, padded_width=padded_width,
         down=down, right=right, taps=taps, a_rows=a_rows, c_rows=c_rows, copies=copies, padded_size=padded_size,
-        slab=scratch("convolve", threads() * slab), slab_size=slab,
+        slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip
     total = np.empty((taps, pitch), dtype=np.float32)
     add_parts.launch(parts=parts, part_size=size * 4, count=threads(), target=total, size=total.size)

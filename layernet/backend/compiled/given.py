@@ -14,8 +14,9 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.lanes import LANES
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads_for
+from layernet.backend.compiled.launch import Kernel, split, threads_for
 from layernet.backend.compiled.norm import Rows
+from layernet.backend.compiled.scratch import Scratch
 from layernet.backend.compiled.vectors import fma, load_first, load_float, maximum, splat, store_first, store_float
 
 _ZERO = np.float32(0)
@@ -27,6 +28,9 @@ def _rstd_and_scale(c, var, weight, eps):
     deviation = np.sqrt(np.float64(load_float(var + c * 4)) + np.float64(load_float(eps)))
     rstd = 1.0 / deviation if deviation != 0.0 else np.inf  # numba's division would raise
     return rstd, rstd * np.float64(load_float(weight + c * 4)) if weight else rstd
+
+
+_SLABS = Scratch()
 
 
 @Kernel
@@ -75,7 +79,7 @@ def normalise(
     room, tasks = 2 * view.columns * 4 + 64, threads_for(x.size)
     _normalise.launch(
         x=x, rows=view.rows, channels=channels, fold=view.fold, mean=mean, var=var, weight=weight, bias=bias,
-        eps=_number(eps), shortcut=shortcut, relu=int(relu), y=y, kept=kept, slab=scratch("given", tasks * room),
+        eps=_number(eps), shortcut=shortcut, relu=int(relu), y=y, kept=kept, slab=_SLABS.room(tasks * room),
         slab_size=room, tasks=tasks,
     )  # fmt: skip
     return y, kept

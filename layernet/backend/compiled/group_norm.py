@@ -14,8 +14,9 @@ from numba import njit
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
 from layernet.backend.compiled.lanes import LANES
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads
+from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
+from layernet.backend.compiled.scratch import Scratch
 from layernet.backend.compiled.vectors import fma, load_first, load_float, splat, square_root, store_first, total
 from layernet.backend.reference.norm import NormOps
 
@@ -61,6 +62,9 @@ def _spread(values: int, channels: int, columns: int, count: int) -> None:
 def _clear(at: int, count: int) -> None:
     for c in range(0, count, LANES):
         store_first(at + c * 4, splat(_ZERO), count - c)
+
+
+_SLABS = Scratch()
 
 
 @Kernel
@@ -210,7 +214,7 @@ class CompiledGroupNormOps(NormOps):
             return super().group_norm(x, groups, weight, bias, eps)
         view, width, y = Rows.of(x[0]) if x.ndim > 2 else Rows(1, channels, 1), channels // groups, np.empty_like(x)
         means, variances, rstds = np.empty((3, len(x), channels), dtype=np.float32)
-        slabs = scratch("group norm", threads() * _FORWARD * view.columns * 4)
+        slabs = _SLABS.room(threads() * _FORWARD * view.columns * 4)
         _group_norm.launch(
             x=x, examples=len(x), rows=view.rows, columns=view.columns, channels=channels, width=width,
             eps=np.array([eps], dtype=np.float32), weight=weight, bias=bias, means=means, variances=variances,
@@ -230,7 +234,7 @@ class CompiledGroupNormOps(NormOps):
         view = Rows.of(x[0]) if x.ndim > 2 else Rows(1, channels, 1)
         dx = np.empty_like(x) if need_dx else None
         sums, dots = np.empty((2, len(x), channels), dtype=np.float32)
-        slabs = scratch("group norm", threads() * _BACKWARD * view.columns * 4)
+        slabs = _SLABS.room(threads() * _BACKWARD * view.columns * 4)
         _group_norm_gradient.launch(
             x=x, dy=dy, examples=len(x), rows=view.rows, columns=view.columns, channels=channels, width=width,
             weight=weight, means=means, rstds=rstds, dx=dx, sums=sums, dots=dots, slabs=slabs,

@@ -17,7 +17,8 @@ from layernet.backend import Array, Shape
 from layernet.backend.compiled.direct import bordered
 from layernet.backend.compiled.direct_gradient import add_parts
 from layernet.backend.compiled.lanes import BYTES, LANES
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads
+from layernet.backend.compiled.launch import Kernel, split, threads
+from layernet.backend.compiled.scratch import PARTS, SLABS
 from layernet.backend.compiled.vectors import load, load_first, load_int, maximum, splat, store, store_first
 from layernet.backend.compiled.windows import spread_products
 from layernet.backend.window import Pair, Window
@@ -201,7 +202,7 @@ def _run(
         start=(start[0] * padded[1] + start[1]) * ins * 4, down=stride[0], right=stride[1], taps=len(weight),
         tap_at=_taps(window, padded[1], ins, groups), weight=weight, pitch=pitch, bias=bias, relu=int(relu),
         base=held.base, lanes=held.lanes, vectors=held.vectors, y=y, out_height=y.shape[1], out_width=y.shape[2],
-        outs=outs, slab=scratch("convolve", threads() * slab), slab_size=slab,
+        outs=outs, slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip
 
 
@@ -214,13 +215,13 @@ def filter_gradient(x: Array, dy: Array, window: Window, groups: int, dw: Array)
     padded = tuple(x.shape[1 + axis] + sum(window.padding[axis]) for axis in (0, 1))
     taps, pitch = dw[0].size, -(-outs // LANES) * LANES
     slab = _room(padded, ins)
-    sums = scratch("parts", threads() * taps * pitch * 4)
+    sums = PARTS.room(threads() * taps * pitch * 4)
     _filter_gradient.launch(
         x=x, images=n, height=height, width=width, ins=ins, top=window.padding[0][0], left=window.padding[1][0],
         padded_height=padded[0], padded_width=padded[1], down=window.stride[0], right=window.stride[1], taps=taps,
         tap_at=_taps(window, padded[1], ins, groups), base=held.base, lanes=held.lanes, vectors=held.vectors, dy=dy,
         out_height=out[0], out_width=out[1], outs=outs, sums=sums, pitch=pitch,
-        slab=scratch("convolve", threads() * slab), slab_size=slab,
+        slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip
     total = np.empty((taps, pitch), dtype=np.float32)
     add_parts.launch(parts=sums, part_size=taps * pitch * 4, count=threads(), target=total, size=total.size)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,7 +25,6 @@ from layernet.backend import Array
 from layernet.backend.compiled.cache import cached, is_kept
 from layernet.errors import DeviceError
 
-_local = threading.local()
 _FORKED: list[int] = []  # this process, where it was forked from one whose threads were OpenMP's
 
 
@@ -149,17 +147,6 @@ _int_at = ctypes.c_int64.from_address
 _SAMPLE = np.zeros(3)
 address = _field_address if _field_address(_SAMPLE[1:]) == _public_address(_SAMPLE[1:]) else _public_address
 """Where an array's first element is."""
-
-
-def scratch(name: str, size: int) -> int:
-    """The address of `size` bytes, on a cache line, with room behind; the thread's until it asks by this name again."""
-    slabs = _local.__dict__.setdefault("slabs", {})
-    room, start, _ = slabs.get(name, (0, 0, None))
-    if room < size:
-        slab = np.zeros(size + 512, dtype=np.uint8)
-        start = -(-address(slab) // 64) * 64
-        slabs[name] = (size, start, slab)
-    return int(start)
 
 
 @njit(inline="always")

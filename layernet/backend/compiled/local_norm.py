@@ -14,7 +14,8 @@ from numba import njit
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
 from layernet.backend.compiled.lanes import LANES
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads
+from layernet.backend.compiled.launch import Kernel, split, threads
+from layernet.backend.compiled.scratch import Scratch
 from layernet.backend.compiled.vectors import fma, load, load_first, load_float, splat, square_root, store, store_first
 from layernet.backend.reference.local_norm import LocalNormOps, Neighbourhood
 
@@ -42,6 +43,9 @@ def _power(d: Any) -> Any:
     """d^(-3/4)"""
     root = square_root(d)
     return splat(_ONE) / (root * square_root(root))
+
+
+_SLABS = Scratch()
 
 
 @Kernel
@@ -118,7 +122,7 @@ class CompiledLocalNormOps(LocalNormOps):
         channels, y = x.shape[-1], np.empty_like(x)
         constants = np.array([alpha, k, -2.0 * alpha * beta], dtype=np.float32)
         pitch = _pitch(channels, around.size)
-        slabs = scratch("local norm", threads() * _PIXELS * pitch * 4)
+        slabs = _SLABS.room(threads() * _PIXELS * pitch * 4)
         _forward.launch(
             x=x, pixels=x.size // channels, channels=channels, before=around.size // 2, size=around.size,
             constants=constants, y=y, slabs=slabs, pitch=pitch,
@@ -132,7 +136,7 @@ class CompiledLocalNormOps(LocalNormOps):
         dy = gradient(dy, x.shape)
         channels, dx = x.shape[-1], np.empty_like(x)
         pitch = _pitch(channels, around.size)
-        slabs = scratch("local norm", threads() * _PIXELS * pitch * 8)
+        slabs = _SLABS.room(threads() * _PIXELS * pitch * 8)
         _backward.launch(
             x=x, dy=dy, pixels=x.size // channels, channels=channels, before=around.size // 2, size=around.size,
             constants=constants, dx=dx, slabs=slabs, pitch=pitch,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from layernet.backend import Array
 from layernet.backend.compiled.lanes import LANES
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads_for
+from layernet.backend.compiled.launch import Kernel, split, threads_for
+from layernet.backend.compiled.scratch import WEIGHTS, Scratch
 from layernet.backend.compiled.squares import transpose_square
 from layernet.backend.compiled.tile import TILE_COLUMNS
 from layernet.backend.compiled.vectors import load_first, load_float, store, store_float
@@ -28,14 +29,17 @@ def _transpose(task, tasks, source, rows, columns, target, pitch):
                         store_float(target + (c * pitch + r) * 4, value)
 
 
-def transpose(matrix: Array, pitch: int, name: str = "transposed") -> int:
+def transpose(matrix: Array, pitch: int) -> int:
     """The address of matrix^T in scratch memory, its rows filled with zeros to `pitch` floats."""
     rows, columns = matrix.shape
-    target = scratch(name, columns * pitch * 4)
+    target = WEIGHTS.room(columns * pitch * 4)
     _transpose.launch(
         source=matrix, rows=rows, columns=columns, target=target, pitch=pitch, tasks=threads_for(matrix.size),
     )  # fmt: skip
     return target
+
+
+_PANELS = Scratch()
 
 
 @Kernel
@@ -50,9 +54,9 @@ def _panels(task, tasks, source, rows, columns, target):
                 store(to + v * 4, load_first(source + (r * columns + c + v) * 4, left))
 
 
-def panels(matrix: Array, name: str = "panels") -> int:
+def panels(matrix: Array) -> int:
     """The address of the matrix in panels of TILE_COLUMNS columns, in scratch memory."""
     rows, columns = matrix.shape
-    target = scratch(name, rows * -(-columns // TILE_COLUMNS) * TILE_COLUMNS * 4)
+    target = _PANELS.room(rows * -(-columns // TILE_COLUMNS) * TILE_COLUMNS * 4)
     _panels.launch(source=matrix, rows=rows, columns=columns, target=target, tasks=threads_for(matrix.size))
     return target

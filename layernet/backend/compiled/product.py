@@ -8,8 +8,9 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.lanes import BYTES, LANES
-from layernet.backend.compiled.launch import Kernel, address, scratch, split, threads_for
+from layernet.backend.compiled.launch import Kernel, address, split, threads_for
 from layernet.backend.compiled.pack import panels, transpose
+from layernet.backend.compiled.scratch import Scratch
 from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, tile
 from layernet.backend.compiled.vectors import fma, load, load_first, load_float, splat, store_float, total
 
@@ -25,6 +26,9 @@ def offsets(rows: int, row_step: int, columns: int = 1, column_step: int = 0, ba
     """base + i row_step + j column_step for all i and j, int64; the last is repeated, as tiles may take more rows."""
     grid = base + np.arange(rows)[:, None] * row_step + np.arange(columns) * column_step
     return np.concatenate([grid.ravel(), np.full(max(TILE_ROWS, NARROW_ROWS), grid[-1, -1])]).astype(np.int64)
+
+
+_SLABS = Scratch()
 
 
 @Kernel
@@ -130,7 +134,7 @@ def linear(x: Array, weight: Array, bias: Array | None, out: Array, relu: bool =
         _multiply_few.launch(
             weight=weight, w_rows=offsets(outs, depth * 4), outs=outs, depth=depth, columns=columns, pitch=TILE_COLUMNS,
             count=len(x), bias=bias, relu=int(relu), out=out, c_rows=offsets(TILE_ROWS, TILE_COLUMNS * 4),
-            slab=scratch("few", tasks * room), slab_size=room, tasks=tasks,
+            slab=_SLABS.room(tasks * room), slab_size=room, tasks=tasks,
         )  # fmt: skip
         return
     pitch = pitch_of(outs)

@@ -16,7 +16,8 @@ import numpy as np
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
 from layernet.backend.compiled.lanes import LANES
-from layernet.backend.compiled.launch import Kernel, scratch, split, threads
+from layernet.backend.compiled.launch import Kernel, split, threads
+from layernet.backend.compiled.scratch import Scratch
 from layernet.backend.compiled.vectors import fma, load, load_first, load_float, load_int, splat, store, store_first
 from layernet.backend.reference.resample import ResampleOps
 
@@ -29,6 +30,9 @@ class _Bands(NamedTuple):
     first: Array
     start: Array
     weight: Array
+
+
+_SLABS = Scratch()
 
 
 @Kernel
@@ -100,7 +104,7 @@ def resample(x: Array, rows: _Bands, columns: _Bands) -> Array:
     n, height, width, channels = x.shape
     y = np.empty((n, len(rows.first), len(columns.first), channels), dtype=np.float32)
     pitch = -(-(width * channels + LANES) * 4 // 64) * 64
-    lines = scratch("resample", threads() * pitch)
+    lines = _SLABS.room(threads() * pitch)
     _resample.launch(
         x=x, images=n, height=height, width=width, channels=channels, out_height=y.shape[1], out_width=y.shape[2],
         row_first=rows.first, row_start=rows.start, row_weight=rows.weight, column_first=columns.first,

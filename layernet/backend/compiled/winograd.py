@@ -17,8 +17,9 @@ from layernet.backend.compiled.filtering import (
     spread_window,
 )
 from layernet.backend.compiled.lanes import BYTES, LANES
-from layernet.backend.compiled.launch import Kernel, run_routine, scratch, split, threads
+from layernet.backend.compiled.launch import Kernel, run_routine, split, threads
 from layernet.backend.compiled.product import offsets
+from layernet.backend.compiled.scratch import FREQUENCIES, SLABS, TILES
 from layernet.backend.compiled.squares import STEADY, multiply_by_square
 from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
 from layernet.backend.compiled.vectors import load, load_first, maximum, splat, store, store_first
@@ -216,12 +217,12 @@ def convolve(
         _by_panels(x, filters, bias, padding, out, relu, turned)
         return
     u_step = panels * ins * panel_width * 4 + 64  # off the powers of two, where all frequencies would meet in one set
-    u = scratch("u", a * a * u_step)
+    u = FREQUENCIES.room(a * a * u_step)
     room = filter_room(a, r)
     transform_filters.launch(
         transform=transform, a=a, r=r, w=filters, ins=outs if turned else ins, outs=ins if turned else outs,
         turned=int(turned), u=u, u_step=u_step, panels=panels, panel_width=panel_width,
-        slab=scratch("convolve", threads() * room), slab_size=room,
+        slab=SLABS.room(threads() * room), slab_size=room,
     )  # fmt: skip
     rows = TILE_ROWS if panel_width == TILE_COLUMNS else NARROW_ROWS
     in_pitch, out_pitch = -(-ins // LANES) * BYTES, panels * panel_width * 4
@@ -233,7 +234,7 @@ def convolve(
         transform=transform, a=a, x=x, u=u, u_step=u_step, y=out, bias=bias, relu=int(relu), images=n, height=height,
         width=width, ins=ins, out_height=out_height, out_width=out_width, outs=outs, top=padding[0], left=padding[1],
         block=block, panels=panels, panel_width=panel_width, a_rows=a_rows, c_rows=c_rows,
-        slab=scratch("convolve", threads() * slab), slab_size=slab,
+        slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip
 
 
@@ -250,11 +251,11 @@ def _by_panels(
     tiles = n * down * across
     in_pitch = -(-ins // LANES) * BYTES
     v_step = (tiles + TILE_ROWS) * in_pitch + 64
-    v = scratch("chunk", a * a * v_step)
+    v = TILES.room(a * a * v_step)
     window = BYTES + a * a * in_pitch
     _transform_inputs.launch(
         transform=transform, a=a, x=x, height=height, width=width, ins=ins, down=down, across=across, top=padding[0],
-        left=padding[1], tiles=tiles, v=v, v_step=v_step, slab=scratch("convolve", threads() * window),
+        left=padding[1], tiles=tiles, v=v, v_step=v_step, slab=SLABS.room(threads() * window),
         slab_size=window,
     )  # fmt: skip
     depth_block = 64
@@ -266,5 +267,5 @@ def _by_panels(
         transform=transform, a=a, r=r, w=filters, turned=int(turned), v=v, v_step=v_step, y=out, bias=bias,
         relu=int(relu), tiles=tiles, ins=ins, out_height=out_height, out_width=out_width, outs=outs,
         panels=-(-outs // TILE_COLUMNS), depth_block=depth_block, a_rows=a_rows, c_rows=c_rows, m_step=m_step,
-        slab=scratch("convolve", threads() * slab), slab_size=slab,
+        slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip

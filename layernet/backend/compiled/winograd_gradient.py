@@ -19,8 +19,9 @@ from layernet.backend.compiled.filtering import (
     spread_window,
 )
 from layernet.backend.compiled.lanes import BYTES, LANES
-from layernet.backend.compiled.launch import Kernel, run_routine, scratch, split, threads
+from layernet.backend.compiled.launch import Kernel, run_routine, split, threads
 from layernet.backend.compiled.product import offsets
+from layernet.backend.compiled.scratch import FREQUENCIES, SLABS, TILES
 from layernet.backend.compiled.tile import TILE_COLUMNS, TILE_ROWS, tile
 from layernet.backend.compiled.vectors import load, splat, store, store_first
 from layernet.backend.compiled.winograd import BLOCK_ROWS
@@ -194,15 +195,15 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     if a * a * du_step <= OWN_BYTES:
         block = max(8, min(BLOCK_ROWS, OWN_BYTES // (a * a * (in_pitch + out_pitch))))
         room = -(-(a * a * (block * (in_pitch + out_pitch) + 128) + slab) // 64) * 64
-        du = scratch("u", threads() * a * a * du_step)
+        du = FREQUENCIES.room(threads() * a * a * du_step)
         _accumulate_blocks.launch(
             transform=transform, a=a, x=x, dy=dy, height=height, width=width, ins=ins, out_height=out_height,
             out_width=out_width, outs=outs, top=padding[0], left=padding[1], tiles=tiles, block=block, du=du,
             du_size=a * a * du_step, du_step=du_step, a_rows=a_rows, c_rows=c_rows,
-            slab=scratch("convolve", threads() * room), slab_size=room,
+            slab=SLABS.room(threads() * room), slab_size=room,
         )  # fmt: skip
         add_parts.launch(parts=du, part_size=a * a * du_step, count=threads(), target=du, size=a * a * du_step // 4)
-        spare = scratch("convolve", threads() * slab)
+        spare = SLABS.room(threads() * slab)
         _transform_back.launch(
             transform=transform, a=a, r=r, ins=ins, outs=outs, du=du, du_pitch=du_pitch, du_step=du_step, dw=dw,
             slab=spare,
@@ -211,11 +212,11 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     chunk = min(tiles, max(FEW_TILES, CHUNK_BYTES // (a * a * (in_pitch + out_pitch))))
     chunk = -(-tiles // -(-tiles // chunk))  # of equal size
     v_step, z_step = chunk * in_pitch + 64, chunk * out_pitch + 64
-    v = scratch("chunk", a * a * (v_step + z_step))
+    v = TILES.room(a * a * (v_step + z_step))
     z = v + a * a * v_step
     at_once = tiles <= FEW_TILES and a * a * du_step > CHUNK_BYTES
-    du = 0 if at_once else scratch("u", a * a * du_step)
-    spare = scratch("convolve", threads() * slab)
+    du = 0 if at_once else FREQUENCIES.room(a * a * du_step)
+    spare = SLABS.room(threads() * slab)
     for begin in range(0, tiles, chunk):
         count = min(chunk, tiles - begin)
         _transform_both.launch(
@@ -228,7 +229,7 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
             c_rows = offsets(TILE_ROWS, TILE_COLUMNS * 4)
             _multiply_and_transform_back.launch(
                 transform=transform, a=a, r=r, count=count, ins=ins, outs=outs, v=v, v_step=v_step, z=z, z_step=z_step,
-                dw=dw, a_rows=a_rows, c_rows=c_rows, slab=scratch("convolve", threads() * room), slab_size=room,
+                dw=dw, a_rows=a_rows, c_rows=c_rows, slab=SLABS.room(threads() * room), slab_size=room,
             )  # fmt: skip
             return
         _multiply_frequencies.launch(

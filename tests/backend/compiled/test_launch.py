@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.skipif(compiled.problem() is not None, reason=str(compi
 if compiled.problem() is None:
     from layernet.backend.compiled.elementwise import _add
     from layernet.backend.compiled.launch import MOST, Kernel
+    from layernet.backend.compiled.scratch import Scratch
     from layernet.backend.compiled.warmup import kernels
 
 X = np.ones(5, np.float32)
@@ -55,3 +57,15 @@ def test_more_arguments_than_can_be_passed_are_refused() -> None:
     exec(f"def many(task, tasks, {', '.join(f'a{i}' for i in range(MOST + 1))}): ...", scope)
     with pytest.raises(TypeError, match=f"at most {MOST} arguments, many {MOST + 1}"):
         Kernel(scope["many"])  # type: ignore[arg-type]
+
+
+def test_scratch_is_its_owners_and_the_threads() -> None:
+    one, other = Scratch(), Scratch()
+    start = one.room(100)
+    assert start % 64 == 0
+    assert one.room(50) == start  # the same again
+    assert other.room(100) != start
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(one.room, 100).result() != start
+    one.room(1_000_000)
+    assert one.room(100) == one.room(1_000_000)  # it has grown
