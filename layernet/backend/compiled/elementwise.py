@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.compiled.arrays import gradient, takes
 from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
 from layernet.backend.compiled.vectors import load_first, maximum, splat, store_first, where_positive
+from layernet.backend.reference.activation import ActivationOps
+from layernet.backend.reference.channels import ChannelOps
 
 
 @Kernel
@@ -86,3 +91,21 @@ def add(a: Array, b: Array, out: Array | None = None) -> Array:
     y = np.empty_like(a) if out is None else out
     _add.launch(a=a, b=b, size=a.size, y=y)
     return y
+
+
+class CompiledChannelOps(ActivationOps, ChannelOps):
+    def channel_sum(self, a: Array) -> Array:
+        if not takes(a):
+            return super().channel_sum(a)
+        return channel_sum(a).astype(a.dtype)
+
+    def relu(self, x: Array) -> tuple[Array, Any]:
+        if not takes(x):
+            return super().relu(x)
+        y = relu(x)
+        return y, y
+
+    def relu_backward(self, dy: Array, res: Any) -> Array:
+        if res.dtype != dy.dtype or not takes(res):
+            return super().relu_backward(dy, res)
+        return relu_gradient(gradient(dy, res.shape), res)
