@@ -12,11 +12,11 @@ from numba.extending import intrinsic
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import takes
 from layernet.backend.compiled.lanes import LANES
-from layernet.backend.compiled.launch import Kernel, split
+from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.vectors import load, load_float, splat, store, store_int, where_byte
 from layernet.backend.reference.randomness import _MULTIPLIERS, _WEYL, RandomOps
 
-_FEW = 1 << 12  # fewer are not worth the threads; and a loader, in its own thread, asks for few
+_FEW = 1 << 12  # fewer are drawn before a second thread has woken up
 
 
 def _signed(word: int) -> int:
@@ -76,11 +76,10 @@ def _drop(task, tasks, x, mask, vectors, constants, y):
 
 class CompiledRandomOps(RandomOps):
     def random_words(self, key: tuple[int, int], draw: int, count: int) -> Array:
-        if count < _FEW:
-            return super().random_words(key, draw, count)
         blocks = (count + 3) // 4
         words = np.empty(4 * blocks, dtype=np.uint64)
-        _words.launch(key0=_signed(key[0]), key1=_signed(key[1]), draw=draw, blocks=blocks, words=words)
+        tasks = 1 if count < _FEW else threads()
+        _words.launch(key0=_signed(key[0]), key1=_signed(key[1]), draw=draw, blocks=blocks, words=words, tasks=tasks)
         return words[:count]
 
     def drop(self, x: Array, mask: Array, scale: float) -> Array:
