@@ -9,7 +9,7 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.lanes import LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.vecmath import erf, exp, sigmoid, tanh
 from layernet.backend.compiled.vectors import (
@@ -42,7 +42,7 @@ _SCALE2 = np.float32(2 * _TANH_SCALE)
 @Kernel
 def _function(task, tasks, which, x, size, slope, y):
     """y = f(x)"""
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     one, half = splat(_ONE), splat(_HALF)
     s = splat(load_float(slope))
     for v in range(first, last):
@@ -68,7 +68,7 @@ def _function(task, tasks, which, x, size, slope, y):
 @Kernel
 def _gradient(task, tasks, which, dy, kept, size, slope, dx):
     """dx = dy f', from what was kept: x, or y where f' is a function of y."""
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     zero, one, half = splat(_ZERO), splat(_ONE), splat(_HALF)
     s = splat(load_float(slope))
     for v in range(first, last):

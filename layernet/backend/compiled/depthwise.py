@@ -13,9 +13,9 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
+from layernet.backend.compiled.geometry import geometry
 from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split, threads
-from layernet.backend.compiled.pool import geometry
 from layernet.backend.compiled.vectors import fma, load, load_first, load_int, prefetch, splat, store, store_first
 from layernet.backend.compiled.windows import taps_in_line, taps_side_by_side
 from layernet.backend.reference.conv import ConvOps

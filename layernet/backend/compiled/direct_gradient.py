@@ -8,7 +8,7 @@ from layernet.backend import Array
 from layernet.backend.compiled.columns import columns_of, is_small
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct import bordered
-from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.lanes import LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.product import linear_weight_gradient, offsets
 from layernet.backend.compiled.scratch import PARTS, SLABS
@@ -128,7 +128,7 @@ def _waste(count: int, unit: int) -> float:
 @Kernel
 def add_parts(task, tasks, parts, part_size, count, target, size):
     """target = the sum of the parts, in order."""
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     for v in range(first, last):
         total = load(parts + v * LANES * 4)
         for part in range(1, count):

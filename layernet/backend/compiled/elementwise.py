@@ -8,7 +8,7 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.lanes import LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
 from layernet.backend.compiled.vectors import load_first, maximum, splat, store_first, where_positive
@@ -18,7 +18,7 @@ from layernet.backend.reference.channels import ChannelOps
 
 @Kernel
 def _relu(task, tasks, x, size, y):
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     zero = splat(np.float32(0))
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
@@ -80,7 +80,7 @@ def relu_gradient_and_sum(dy: Array, y: Array) -> tuple[Array, Array]:
 
 @Kernel
 def _add(task, tasks, a, b, size, y):
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
         store_first(y + at, load_first(a + at, left) + load_first(b + at, left), left)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from layernet.backend.compiled import squares
-from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
 from layernet.backend.compiled.launch import Routine, run_routine
 from layernet.backend.compiled.vectors import load_first, prefetch, prefetch_to_write, splat, store
 
@@ -156,7 +156,7 @@ def spread_window(transform, which, size, image, top, left, height, width, chann
 
     `spare` begins with a vector of zeros.
     """
-    vectors = (channels + LANES - 1) // LANES
+    vectors = vectors_of(channels)
     inside = top >= 0 and left >= 0 and top + size <= height and left + size <= width
     if channels % LANES == 0 and (inside or which == INPUT):
         source = image + (top * width + left) * channels * 4

@@ -16,7 +16,7 @@ from numba import njit
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.direct import bordered
 from layernet.backend.compiled.direct_gradient import add_parts
-from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.scratch import PARTS, SLABS
 from layernet.backend.compiled.vectors import load, load_first, load_int, maximum, splat, store, store_first
@@ -146,7 +146,7 @@ class _Lanes(NamedTuple):
 @lru_cache(maxsize=256)
 def _lanes(groups: int, ins: int, outs: int) -> _Lanes | None:
     """For groups of so many input and output channels; None where a vector would need too many of them."""
-    count = -(-groups * outs // LANES)
+    count = vectors_of(groups * outs)
     group = np.minimum(np.arange(count * LANES), groups * outs - 1).reshape(count, LANES) // outs
     numbers = (group - group[:, :1]) * ins
     vectors = int(numbers.max()) // LANES + 1
@@ -192,7 +192,7 @@ def _run(
     outs = len(filters)
     held = _lanes(groups, ins // groups, outs // groups)
     assert held is not None
-    pitch = -(-outs // LANES) * LANES
+    pitch = vectors_of(outs) * LANES
     weight = np.zeros((filters.shape[1], pitch), dtype=np.float32)
     weight[:, :outs] = filters.T
     slab = _room(padded, ins)
@@ -213,7 +213,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, groups: int, dw: Array)
     held = _lanes(groups, ins // groups, outs // groups)
     assert held is not None
     padded = tuple(x.shape[1 + axis] + sum(window.padding[axis]) for axis in (0, 1))
-    taps, pitch = dw[0].size, -(-outs // LANES) * LANES
+    taps, pitch = dw[0].size, vectors_of(outs) * LANES
     slab = _room(padded, ins)
     sums = PARTS.room(threads() * taps * pitch * 4)
     _filter_gradient.launch(

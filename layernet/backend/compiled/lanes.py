@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import llvmlite.binding as llvm
+from numba.extending import register_jitable
 
 from layernet.errors import DeviceError
 
@@ -26,3 +27,9 @@ LANES = _widest()
 
 BYTES = 4 * LANES
 """Bytes in a vector."""
+
+
+@register_jitable
+def vectors_of(numbers: int) -> int:
+    """How many vectors so many floats take, the last perhaps not full; for kernels, and for what launches them."""
+    return (numbers + LANES - 1) // LANES

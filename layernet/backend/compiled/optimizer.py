@@ -8,7 +8,7 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import takes
-from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.lanes import LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.vectors import fma, load_first, load_float, splat, square_root, store_first
 from layernet.backend.numpy_optimizer import NumpyOptimizerOps
@@ -17,7 +17,7 @@ from layernet.backend.reference.optimizer import adam_constants
 
 @Kernel
 def _sgd(task, tasks, w, g, v, size, nesterov, constants):
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     fall, decay = splat(-load_float(constants)), splat(load_float(constants + 4))
     momentum, gain = splat(load_float(constants + 8)), splat(load_float(constants + 12))
     for i in range(first, last):
@@ -35,7 +35,7 @@ def _sgd(task, tasks, w, g, v, size, nesterov, constants):
 
 @Kernel
 def _adam(task, tasks, w, g, m, v, size, constants):
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     decay, shrink = splat(load_float(constants)), splat(load_float(constants + 4))
     beta1, rest1 = splat(load_float(constants + 8)), splat(load_float(constants + 12))
     beta2, rest2 = splat(load_float(constants + 16)), splat(load_float(constants + 20))
@@ -53,7 +53,7 @@ def _adam(task, tasks, w, g, m, v, size, constants):
 
 @Kernel
 def _adagrad(task, tasks, w, g, v, size, constants):
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     decay, fall = splat(load_float(constants)), splat(-load_float(constants + 4))
     offset = splat(load_float(constants + 8))
     for i in range(first, last):
@@ -67,7 +67,7 @@ def _adagrad(task, tasks, w, g, v, size, constants):
 
 @Kernel
 def _average(task, tasks, average, values, size, share):
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     part = splat(load_float(share))
     for i in range(first, last):
         at, left = i * LANES * 4, size - i * LANES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layernet.backend import Array
-from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.lanes import LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, split, threads_for
 from layernet.backend.compiled.scratch import WEIGHTS, Scratch
 from layernet.backend.compiled.squares import transpose_square
@@ -14,7 +14,7 @@ from layernet.backend.compiled.vectors import load_first, load_float, store, sto
 @Kernel
 def _transpose(task, tasks, source, rows, columns, target, pitch):
     """target (columns, pitch) = source (rows, columns) transposed, its rows filled up with zeros."""
-    first, last = split((columns + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(columns), task, tasks)
     for block in range(first, last):
         c0, c1 = block * LANES, min(block * LANES + LANES, columns)
         for r0 in range(0, pitch, LANES):

@@ -9,21 +9,17 @@ import numpy as np
 
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.arrays import gradient, takes
+from layernet.backend.compiled.geometry import Covers, Places, covers_of, geometry, table
 from layernet.backend.compiled.lanes import LANES
 from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.pool import (
     MOST_TAPS,
-    Covers,
-    Places,
-    covers_of,
     find_peaks,
-    geometry,
     maximum,
     maximum_at,
     maximum_gradient,
     out_shape,
     peaks_gradient,
-    table,
 )
 from layernet.backend.compiled.vectors import (
     absolute,

@@ -12,7 +12,7 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
-from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.lanes import LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
 from layernet.backend.compiled.vecmath import exp, expm1, log1p, sigmoid
@@ -40,7 +40,7 @@ _BELOW_THREE = np.nextafter(_THREE, _ZERO)
 @Kernel
 def _bent(task, tasks, which, x, size, constants, y):
     """y = f(x), for the functions that need no logarithm."""
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     p, q = splat(load_float(constants)), splat(load_float(constants + 4))
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
@@ -57,7 +57,7 @@ def _bent(task, tasks, which, x, size, constants, y):
 @Kernel
 def _bent_gradient(task, tasks, which, dy, kept, size, constants, dx):
     """dx = dy f', from x for hardswish, otherwise from y."""
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     p, q, zero, one = splat(load_float(constants)), splat(load_float(constants + 4)), splat(_ZERO), splat(_ONE)
     edge = splat(_BELOW_THREE)
     for v in range(first, last):
@@ -78,7 +78,7 @@ def _bent_gradient(task, tasks, which, dy, kept, size, constants, dx):
 @Kernel
 def _soft(task, tasks, which, x, size, constants, y):
     """y = f(x), for the functions made of log(1 + exp(x))."""
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     beta, inverse = splat(load_float(constants)), splat(load_float(constants + 4))
     threshold, zero, one, two = splat(load_float(constants + 8)), splat(_ZERO), splat(_ONE), splat(_TWO)
     for v in range(first, last):
@@ -100,7 +100,7 @@ def _soft(task, tasks, which, x, size, constants, y):
 @Kernel
 def _soft_gradient(task, tasks, which, dy, kept, size, constants, dx):
     """dx = dy f'(x)"""
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     beta, threshold = splat(load_float(constants)), splat(load_float(constants + 8))
     zero, one, two = splat(_ZERO), splat(_ONE), splat(_TWO)
     for v in range(first, last):

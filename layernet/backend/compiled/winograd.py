@@ -16,7 +16,7 @@ from layernet.backend.compiled.filtering import (
     prefetch_tiles,
     spread_window,
 )
-from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, run_routine, split, threads
 from layernet.backend.compiled.product import offsets
 from layernet.backend.compiled.scratch import FREQUENCIES, SLABS, TILES
@@ -42,7 +42,7 @@ FILTER_BYTES = 4 << 20
 def _finish(transform, a, products, m_step, index, y, bias, relu, out_height, out_width, outs, begin, end, spare):
     """Transform a tile's products back and store what lies in the image, for channels `begin` to before `end`."""
     n, i, j = place(index, (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE, SIDE)
-    vectors = (end - begin + LANES - 1) // LANES
+    vectors = vectors_of(end - begin)
     plain = not bias and not relu
     rows, columns = min(SIDE, out_height - i), min(SIDE, out_width - j)
     if plain and rows == SIDE and columns == SIDE and end % LANES == 0:
@@ -76,7 +76,7 @@ def _convolve(
     top, left, block, panels, panel_width, a_rows, c_rows, slab, slab_size,
 ):  # fmt: skip
     """y = conv(x, w) for a share of the tiles, a block at a time: transform, multiply, transform back, store."""
-    in_pitch = (ins + LANES - 1) // LANES * BYTES
+    in_pitch = vectors_of(ins) * BYTES
     out_pitch = panels * panel_width * 4
     v_step, m_step = block * in_pitch + 64, block * out_pitch + 64
     spare = slab + task * slab_size
@@ -139,7 +139,7 @@ def _transform_inputs(
     task, tasks, transform, a, x, height, width, ins, down, across, top, left, tiles, v, v_step, slab, slab_size,
 ):  # fmt: skip
     """V = B^T x B for a share of all tiles."""
-    pitch = (ins + LANES - 1) // LANES * BYTES
+    pitch = vectors_of(ins) * BYTES
     spare = slab + task * slab_size
     store(spare, splat(np.float32(0)))
     first, last = split(tiles, task, tasks)
@@ -158,7 +158,7 @@ def _convolve_panels(
     depth_block, a_rows, c_rows, m_step, slab, slab_size,
 ):  # fmt: skip
     """y for a share of the panels of output channels, all tiles at once; filters are transformed as they are used."""
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, TILE_COLUMNS * 4
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, TILE_COLUMNS * 4
     u = slab + task * slab_size
     u_step = depth_block * TILE_COLUMNS * 4 + 64
     products = u + a * a * u_step
@@ -225,7 +225,7 @@ def convolve(
         slab=SLABS.room(threads() * room), slab_size=room,
     )  # fmt: skip
     rows = TILE_ROWS if panel_width == TILE_COLUMNS else NARROW_ROWS
-    in_pitch, out_pitch = -(-ins // LANES) * BYTES, panels * panel_width * 4
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, panels * panel_width * 4
     block = max(rows, min(BLOCK_ROWS, BLOCK_BYTES // (a * a * (in_pitch + out_pitch))) // rows * rows)
     slab = BYTES + a * a * (in_pitch + block * (in_pitch + out_pitch) + 128) + SIDE * SIDE * out_pitch
     slab = -(-slab // 64) * 64
@@ -249,7 +249,7 @@ def _by_panels(
     transform = TRANSFORMS[r].address
     down, across = -(-out_height // SIDE), -(-out_width // SIDE)
     tiles = n * down * across
-    in_pitch = -(-ins // LANES) * BYTES
+    in_pitch = vectors_of(ins) * BYTES
     v_step = (tiles + TILE_ROWS) * in_pitch + 64
     v = TILES.room(a * a * v_step)
     window = BYTES + a * a * in_pitch

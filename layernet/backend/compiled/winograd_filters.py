@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from layernet.backend.compiled.filtering import FILTER
-from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, run_routine, split
 from layernet.backend.compiled.squares import transpose_square
 from layernet.backend.compiled.vectors import load, load_first, splat, store
@@ -74,7 +74,7 @@ def transform_filters(
     """U[f, panel, k, :] for a share of the panels and k; k counts filters where they are turned, else channels."""
     spare = slab + task * slab_size
     depth = outs if turned else ins
-    blocks = (depth + LANES - 1) // LANES
+    blocks = vectors_of(depth)
     first, last = split(panels * blocks, task, tasks)
     for block in range(first, last):
         panel, k = block // blocks, block % blocks * LANES

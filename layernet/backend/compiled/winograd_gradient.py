@@ -18,7 +18,7 @@ from layernet.backend.compiled.filtering import (
     prefetch_tiles,
     spread_window,
 )
-from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
 from layernet.backend.compiled.launch import Kernel, run_routine, split, threads
 from layernet.backend.compiled.product import offsets
 from layernet.backend.compiled.scratch import FREQUENCIES, SLABS, TILES
@@ -42,7 +42,7 @@ def _transform_both(
     v_step, z, z_step, slab, slab_size,
 ):  # fmt: skip
     """V = B^T x B and Z = A dy A^T for a share of a chunk of tiles."""
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     spare = slab + task * slab_size
     store(spare, splat(np.float32(0)))
     down, across = (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE
@@ -67,7 +67,7 @@ def _multiply_frequencies(
     task, tasks, frequencies, count, ins, outs, v, v_step, z, z_step, du, du_step, a_rows, c_rows, onto,
 ):  # fmt: skip
     """dU[f] = or += Z[f]^T V[f] for a share of the frequencies."""
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     start = -1 if onto else 0
     first, last = split(frequencies, task, tasks)
     for f in range(first, last):
@@ -85,7 +85,7 @@ def _accumulate_blocks(
     du_size, du_step, a_rows, c_rows, slab, slab_size,
 ):  # fmt: skip
     """Per task its own dU, from blocks of tiles that stay in its level-2 cache with it."""
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     v_step, z_step = block * in_pitch + 64, block * out_pitch + 64
     v = slab + task * slab_size
     z = v + a * a * v_step
@@ -158,7 +158,7 @@ def _multiply_and_transform_back(
     task, tasks, transform, a, r, count, ins, outs, v, v_step, z, z_step, dw, a_rows, c_rows, slab, slab_size,
 ):  # fmt: skip
     """dw for a share of the squares of filters and channels; with few tiles, dU need not leave the cache."""
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     spare = slab + task * slab_size
     square = spare + r * r * BYTES
     square_step = TILE_ROWS * TILE_COLUMNS * 4 + 64
@@ -186,7 +186,7 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     r = dw.shape[1]
     a = SIDE + r - 1
     transform = TRANSFORMS[r].address
-    in_pitch, out_pitch = -(-ins // LANES) * BYTES, -(-outs // LANES) * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     tiles = n * -(-out_height // SIDE) * -(-out_width // SIDE)
     du_pitch = -(-ins // TILE_COLUMNS) * TILE_COLUMNS * 4
     du_step = outs * du_pitch + 64
