@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from layernet.backend.compiled.launch import Kernel, launch, threads, unpack
-from layernet.backend.compiled.simd import BYTES, TILE_COLUMNS, TILE_ROWS, tile
+from layernet.backend.compiled.lanes import BYTES
+from layernet.backend.compiled.launch import Kernel, threads
+from layernet.backend.compiled.tile import TILE_COLUMNS, TILE_ROWS, tile
 
 DEPTH = 128
 """Products of a sum: so few that both operands stay in the first-level cache."""
@@ -17,8 +18,7 @@ REPEATS = 2_000
 
 
 @Kernel
-def _again_and_again(arguments, task):
-    (a, a_rows, b, c, c_rows, c_size, depth, repeats, _tasks) = unpack(arguments, 9)
+def _again_and_again(task, tasks, a, a_rows, b, c, c_rows, c_size, depth, repeats):
     for _ in range(repeats):
         tile(a, a_rows, 0, 4, b, 0, 2 * BYTES, 1, depth, c + task * c_size, c_rows, 0, TILE_COLUMNS, 0)
 
@@ -32,6 +32,8 @@ def operations() -> tuple[Callable[[], None], int]:
     a_rows, c_rows = (np.arange(TILE_ROWS) * array.strides[-2] for array in (a, c))
 
     def run() -> None:
-        launch(_again_and_again, a, a_rows, b, c, c_rows, c.strides[0], DEPTH, REPEATS, threads())
+        _again_and_again.launch(
+            a=a, a_rows=a_rows, b=b, c=c, c_rows=c_rows, c_size=c.strides[0], depth=DEPTH, repeats=REPEATS,
+        )  # fmt: skip
 
     return run, 2 * TILE_ROWS * DEPTH * TILE_COLUMNS * REPEATS * threads()

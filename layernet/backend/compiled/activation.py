@@ -9,19 +9,19 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.lanes import minimum
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.lanes import LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, split
+from layernet.backend.compiled.vecmath import erf, exp, sigmoid, tanh
+from layernet.backend.compiled.vectors import (
     fma,
     load_first,
     load_float,
     maximum,
+    minimum,
     splat,
     store_first,
     where_positive,
 )
-from layernet.backend.compiled.vecmath import erf, exp, sigmoid, tanh
 from layernet.backend.reference.activation import (
     _TANH_CUBE,
     _TANH_SATURATED,
@@ -40,10 +40,9 @@ _SCALE2 = np.float32(2 * _TANH_SCALE)
 
 
 @Kernel
-def _function(arguments, task):
+def _function(task, tasks, which, x, size, slope, y):
     """y = f(x)"""
-    (which, x, size, slope, y, tasks) = unpack(arguments, 6)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     one, half = splat(_ONE), splat(_HALF)
     s = splat(load_float(slope))
     for v in range(first, last):
@@ -67,10 +66,9 @@ def _function(arguments, task):
 
 
 @Kernel
-def _gradient(arguments, task):
+def _gradient(task, tasks, which, dy, kept, size, slope, dx):
     """dx = dy f', from what was kept: x, or y where f' is a function of y."""
-    (which, dy, kept, size, slope, dx, tasks) = unpack(arguments, 7)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     zero, one, half = splat(_ZERO), splat(_ONE), splat(_HALF)
     s = splat(load_float(slope))
     for v in range(first, last):
@@ -100,9 +98,8 @@ def _gradient(arguments, task):
 
 
 @Kernel
-def _glu(arguments, task):
+def _glu(task, tasks, x, rows, half, y, dy, dx):
     """y = a sigmoid(b) for rows of a and b side by side; with dy, dx = (dy s, dy a s (1 - s)), s = sigmoid(b)."""
-    (x, rows, half, y, dy, dx, tasks) = unpack(arguments, 7)
     first, last = split(rows, task, tasks)
     one = splat(_ONE)
     for row in range(first, last):
@@ -119,14 +116,14 @@ def _glu(arguments, task):
 
 def _apply(which: int, x: Array, slope: float = 0.0) -> Array:
     y = np.empty_like(x)
-    launch(_function, which, x, x.size, np.array([slope], dtype=np.float32), y, threads())
+    _function.launch(which=which, x=x, size=x.size, slope=np.array([slope], dtype=np.float32), y=y)
     return y
 
 
 def _back(which: int, dy: Array, kept: Array, slope: float = 0.0) -> Array:
     dy = np.ascontiguousarray(dy)
     dx = np.empty_like(dy)
-    launch(_gradient, which, dy, kept, dy.size, np.array([slope], dtype=np.float32), dx, threads())
+    _gradient.launch(which=which, dy=dy, kept=kept, size=dy.size, slope=np.array([slope], dtype=np.float32), dx=dx)
     return dx
 
 
@@ -185,7 +182,7 @@ class CompiledActivationOps(ActivationOps):
         if not takes(x) or x.shape[-1] != 2 * half:
             return super().glu(x)
         y = np.empty((*x.shape[:-1], half), dtype=np.float32)
-        launch(_glu, x, y.size // half, half, y, 0, 0, threads())
+        _glu.launch(x=x, rows=y.size // half, half=half, y=y, dy=0, dx=0)
         return y, x
 
     def glu_backward(self, dy: Array, res: Any) -> Array:
@@ -193,5 +190,5 @@ class CompiledActivationOps(ActivationOps):
             return super().glu_backward(dy, res)
         half = res.shape[-1] // 2
         dy, dx = gradient(dy, (*res.shape[:-1], half)), np.empty_like(res)
-        launch(_glu, res, dy.size // half, half, 0, dy, dx, threads())
+        _glu.launch(x=res, rows=dy.size // half, half=half, y=0, dy=dy, dx=dx)
         return dx

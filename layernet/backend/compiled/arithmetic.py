@@ -10,15 +10,15 @@ import numpy as np
 from layernet.backend import Array
 from layernet.backend.compiled import elementwise
 from layernet.backend.compiled.arrays import takes
-from layernet.backend.compiled.launch import Kernel, address, launch, split, threads, unpack
-from layernet.backend.compiled.simd import LANES, load_first, store_first
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, address, split
+from layernet.backend.compiled.vectors import load_first, store_first
 from layernet.backend.reference.arithmetic import ArithmeticOps
 
 
 @Kernel
-def _copy_rows(arguments, task):
+def _copy_rows(task, tasks, source, source_pitch, target, target_pitch, rows, width):
     """Copy `rows` rows of `width` numbers, which begin `source_pitch` and `target_pitch` bytes apart."""
-    (source, source_pitch, target, target_pitch, rows, width, tasks) = unpack(arguments, 7)
     first, last = split(rows, task, tasks)
     for row in range(first, last):
         at, to = source + row * source_pitch, target + row * target_pitch
@@ -44,7 +44,10 @@ class CompiledArithmeticOps(ArithmeticOps):
         y, start = np.empty((*shape, width), dtype=np.float32), 0
         for a in arrays:
             own = a.shape[-1]
-            launch(_copy_rows, a, own * 4, address(y) + start * 4, width * 4, math.prod(shape), own, threads())
+            _copy_rows.launch(
+                source=a, source_pitch=own * 4, target=address(y) + start * 4, target_pitch=width * 4,
+                rows=math.prod(shape), width=own,
+            )  # fmt: skip
             start += own
         return y
 
@@ -55,7 +58,10 @@ class CompiledArithmeticOps(ArithmeticOps):
         parts, start = [], 0
         for own in widths:
             part = np.empty((*shape, own), dtype=np.float32)
-            launch(_copy_rows, address(a) + start * 4, width * 4, part, own * 4, math.prod(shape), own, threads())
+            _copy_rows.launch(
+                source=address(a) + start * 4, source_pitch=width * 4, target=part, target_pitch=own * 4,
+                rows=math.prod(shape), width=own,
+            )  # fmt: skip
             parts.append(part)
             start += own
         return parts

@@ -21,7 +21,7 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 
-from layernet.backend.compiled.simd import LANES
+from layernet.backend.compiled.lanes import LANES
 
 _lock = threading.RLock()
 

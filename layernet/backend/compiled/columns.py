@@ -5,13 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
-from layernet.backend.compiled.simd import (
-    LANES,
-    load_first,
-    splat,
-    store_first,
-)
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split
+from layernet.backend.compiled.vectors import load_first, splat, store_first
 from layernet.backend.window import Window
 
 SMALL = 40
@@ -23,11 +19,10 @@ def is_small(window: Window, places: int) -> bool:
 
 
 @Kernel
-def _to_columns(arguments, task):
+def _to_columns(
+    task, tasks, x, images, height, width, ins, out_height, out_width, kh, kw, down, right, top, left, columns,
+):  # fmt: skip
     """Per place of the window a row (kh, kw, in) of what it sees, zeros outside the image."""
-    (x, images, height, width, ins, out_height, out_width, kh, kw, down, right, top, left, columns, tasks) = unpack(
-        arguments, 15
-    )
     zero = splat(np.float32(0))
     first, last = split(images * out_height, task, tasks)
     for line in range(first, last):
@@ -51,18 +46,18 @@ def columns_of(x: Array, window: Window, size: tuple[int, int]) -> Array:
     n, height, width, ins = x.shape
     (kh, kw), (top, left) = window.kernel, (window.padding[0][0], window.padding[1][0])
     columns = np.empty((n * size[0] * size[1], kh * kw * ins), dtype=np.float32)
-    launch(
-        _to_columns, x, n, height, width, ins, *size, kh, kw, *window.stride, top, left, columns, threads()
+    _to_columns.launch(
+        x=x, images=n, height=height, width=width, ins=ins, out_height=size[0], out_width=size[1], kh=kh, kw=kw,
+        down=window.stride[0], right=window.stride[1], top=top, left=left, columns=columns,
     )  # fmt: skip
     return columns
 
 
 @Kernel
-def _from_columns(arguments, task):
+def _from_columns(
+    task, tasks, dx, images, height, width, ins, out_height, out_width, kh, kw, down, right, top, left, columns,
+):  # fmt: skip
     """Every pixel sums what the windows over it hold for it."""
-    (dx, images, height, width, ins, out_height, out_width, kh, kw, down, right, top, left, columns, tasks) = unpack(
-        arguments, 15
-    )
     first, last = split(images * height, task, tasks)
     for line in range(first, last):
         n, h = divmod(line, height)
@@ -85,6 +80,7 @@ def add_columns(columns: Array, window: Window, size: tuple[int, int], dx: Array
     """The transpose of `columns_of`."""
     n, height, width, ins = dx.shape
     (kh, kw), (top, left) = window.kernel, (window.padding[0][0], window.padding[1][0])
-    launch(
-        _from_columns, dx, n, height, width, ins, *size, kh, kw, *window.stride, top, left, columns, threads()
+    _from_columns.launch(
+        dx=dx, images=n, height=height, width=width, ins=ins, out_height=size[0], out_width=size[1], kh=kh, kw=kw,
+        down=window.stride[0], right=window.stride[1], top=top, left=left, columns=columns,
     )  # fmt: skip

@@ -3,25 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from layernet.backend import Array, Shape
-from layernet.backend.compiled import direct, direct_gradient, grouped, product, winograd, winograd_gradient
-from layernet.backend.compiled.arrays import takes
+from layernet.backend.compiled import (
+    direct,
+    direct_gradient,
+    elementwise,
+    grouped,
+    product,
+    winograd,
+    winograd_gradient,
+)
+from layernet.backend.compiled.arrays import by_channel, gradient, takes
 from layernet.backend.compiled.grouped import takes_groups
 from layernet.backend.compiled.parts import plain
 from layernet.backend.compiled.pointwise import multiply_groups
-from layernet.backend.reference.channels import ChannelOps
-from layernet.backend.reference.conv import ConvOps
+from layernet.backend.reference.fused import FusedOps
 from layernet.backend.window import Window
 
 
-class CompiledConvOps(ConvOps, ChannelOps):
+class CompiledConvOps(FusedOps):
     """Its steps are those of the reference's formulas, so that transposed convolution comes this way, too."""
 
     precise: bool
+
+    def conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1) -> tuple[Array, Any]:
+        if not _convolves(window, groups, x, weight) or not by_channel(len(weight), bias):
+            return super().conv2d(x, weight, bias, window, groups)
+        return self._conv2d(x, weight, bias, window, groups, False), (x, weight, window, groups)
+
+    def conv2d_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        x, weight, window, groups = res
+        if not _convolves(window, groups, x, weight):
+            return super().conv2d_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        dy = gradient(dy, (len(x), *window.out_size(x.shape[1:3]), len(weight)))
+        return *self._conv2d_gradients(dy, x, weight, window, groups, need_dx, need_dw), self.channel_sum(
+            dy
+        ) if need_db else None
+
+    def conv2d_relu(
+        self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
+    ) -> tuple[Array, Any]:
+        if not _convolves(window, groups, x, weight) or not by_channel(len(weight), bias):
+            return super().conv2d_relu(x, weight, bias, window, groups)
+        y = self._conv2d(x, weight, bias, window, groups, True)
+        return y, ((x, weight, window, groups), y)
+
+    def conv2d_relu_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        (x, weight, window, groups), y = res
+        if not _convolves(window, groups, x, weight):
+            return super().conv2d_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        dz, db = elementwise.relu_gradient_and_sum(gradient(dy, y.shape), y)
+        gradients = self._conv2d_gradients(dz, x, weight, window, groups, need_dx, need_dw)
+        return *gradients, db.astype(dz.dtype) if need_db else None
+
+    def _conv2d_gradients(
+        self, dy: Array, x: Array, weight: Array, window: Window, groups: int, need_dx: bool, need_dw: bool
+    ) -> tuple[Array | None, Array | None]:
+        dx = self._conv2d_dx(dy, x.shape, weight, window, groups) if need_dx else None
+        return dx, self._conv2d_dw(dy, x, weight.shape, window, groups) if need_dw else None
 
     def _conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int, relu: bool) -> Array:
         y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=np.float32)
@@ -146,7 +193,7 @@ def _corner(window: Window) -> tuple[int, int]:
     return window.padding[0][0], window.padding[1][0]
 
 
-def convolves(window: Window, groups: int, x: Array, weight: Array) -> bool:
+def _convolves(window: Window, groups: int, x: Array, weight: Array) -> bool:
     """Whether these are what it takes; depthwise convolution has its own kernels."""
     return (
         takes(x, weight)

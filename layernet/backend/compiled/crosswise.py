@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from numba import njit
 
-from layernet.backend.compiled.simd import (
-    LANES,
-    PACKED_ROWS,
-    TILE_ROWS,
-    packed_narrow_tile,
-    packed_tile,
-    tile,
-)
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.tile import PACKED_ROWS, TILE_ROWS, packed_narrow_tile, packed_tile, tile
 
 
 @njit

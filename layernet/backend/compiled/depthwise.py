@@ -13,10 +13,11 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
-from layernet.backend.compiled.lanes import prefetch, taps_in_line, taps_side_by_side
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
-from layernet.backend.compiled.pool import geometry
-from layernet.backend.compiled.simd import LANES, fma, load, load_first, load_int, splat, store, store_first
+from layernet.backend.compiled.geometry import geometry
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split, threads
+from layernet.backend.compiled.vectors import fma, load, load_first, load_int, prefetch, splat, store, store_first
+from layernet.backend.compiled.windows import taps_in_line, taps_side_by_side
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.window import Pair, Window
 
@@ -49,12 +50,11 @@ def _four_places(line, lines, line_step, tap_step, step, filter, taps, pixel, st
 
 
 @Kernel
-def _convolve(arguments, task):
+def _convolve(
+    task, tasks, x, images, height, width, channels, out_height, out_width, stride, down, right, kernel_width,
+    row_pixel, row_first, row_end, column_pixel, column_first, column_end, first_inside, last_inside, weight, bias, y,
+):  # fmt: skip
     """y = bias + sum over the taps of x weight; where no tap is outside, four places at a time."""
-    (
-        x, images, height, width, channels, out_height, out_width, stride, down, right, kernel_width, row_pixel,
-        row_first, row_end, column_pixel, column_first, column_end, first_inside, last_inside, weight, bias, y, tasks,
-    ) = unpack(arguments, 23)  # fmt: skip
     begin, end = split(images * out_height, task, tasks)
     pixel = channels * 4
     line_step, tap_step, step = down * width * pixel, right * pixel, stride * pixel
@@ -109,12 +109,11 @@ def _convolve(arguments, task):
 
 
 @Kernel
-def _input_gradient(arguments, task):
+def _input_gradient(
+    task, tasks, dy, images, height, width, channels, out_height, out_width, kernel_width, row_first, row_place,
+    row_tap, column_first, column_place, column_tap, weight, dx,
+):  # fmt: skip
     """dx = sum over the places whose window covers the pixel of dy weight."""
-    (
-        dy, images, height, width, channels, out_height, out_width, kernel_width,
-        row_first, row_place, row_tap, column_first, column_place, column_tap, weight, dx, tasks,
-    ) = unpack(arguments, 17)  # fmt: skip
     begin, end = split(images * height, task, tasks)
     pixel = channels * 4
     for row in range(begin, end):
@@ -163,12 +162,11 @@ def _add_three(line, gradients, step, tap_step, pixel, tap_first, tap_end, part)
 
 
 @Kernel
-def _filter_gradient(arguments, task):
+def _filter_gradient(
+    task, tasks, x, dy, images, height, width, channels, out_height, out_width, stride, down, right, kernel_width, size,
+    row_pixel, row_first, row_end, left_edge, tap_first, tap_end, sums, parts,
+):  # fmt: skip
     """Per task, by tap: the sum of dy x over its rows of places; sums of one image each, added up."""
-    (
-        x, dy, images, height, width, channels, out_height, out_width, stride, down, right, kernel_width, size,
-        row_pixel, row_first, row_end, left_edge, tap_first, tap_end, sums, parts, tasks,
-    ) = unpack(arguments, 22)  # fmt: skip
     begin, end = split(images * out_height, task, tasks)
     pixel = channels * 4
     own, part = sums + task * size * 4, parts + task * size * 4
@@ -259,9 +257,12 @@ def _forward(x: Array, by_tap: Array, bias: Array | None, window: Window) -> Arr
     inside = np.flatnonzero(columns.end - columns.first == window.kernel[1])
     first, last = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
     y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
-    launch(
-        _convolve, x, n, height, width, channels, *y.shape[1:3], window.stride[1], *window.dilation, window.kernel[1],
-        *rows, *columns, first, last, by_tap, bias, y, threads(),
+    _convolve.launch(
+        x=x, images=n, height=height, width=width, channels=channels, out_height=y.shape[1], out_width=y.shape[2],
+        stride=window.stride[1], down=window.dilation[0], right=window.dilation[1], kernel_width=window.kernel[1],
+        row_pixel=rows.pixel, row_first=rows.first, row_end=rows.end, column_pixel=columns.pixel,
+        column_first=columns.first, column_end=columns.end, first_inside=first, last_inside=last, weight=by_tap,
+        bias=bias, y=y,
     )  # fmt: skip
     return y
 
@@ -278,9 +279,10 @@ def _dx(dy: Array, size: Pair, weight: Array, window: Window) -> Array:
     n, out_height, out_width, channels = dy.shape
     _, _, rows, columns = geometry(window, size)
     dx = np.empty((n, *size, channels), dtype=np.float32)
-    launch(
-        _input_gradient, dy, n, *size, channels, out_height, out_width, window.kernel[1], *rows, *columns,
-        _by_tap(weight), dx, threads(),
+    _input_gradient.launch(
+        dy=dy, images=n, height=size[0], width=size[1], channels=channels, out_height=out_height, out_width=out_width,
+        kernel_width=window.kernel[1], row_first=rows.first, row_place=rows.place, row_tap=rows.tap,
+        column_first=columns.first, column_place=columns.place, column_tap=columns.tap, weight=_by_tap(weight), dx=dx,
     )  # fmt: skip
     return dx
 
@@ -288,10 +290,13 @@ def _dx(dy: Array, size: Pair, weight: Array, window: Window) -> Array:
 def _dw(dy: Array, x: Array, weight: Array, window: Window) -> Array:
     n, height, width, channels = x.shape
     rows, _, _, _ = geometry(window, (height, width))
+    tap_first, tap_end = _columns(window, width)
     sums, parts = np.zeros((2, threads(), weight.size), dtype=np.float32)
-    launch(
-        _filter_gradient, x, dy, n, height, width, channels, *dy.shape[1:3], window.stride[1], *window.dilation,
-        window.kernel[1], weight.size, *rows, window.padding[1][0], *_columns(window, width), sums, parts, threads(),
+    _filter_gradient.launch(
+        x=x, dy=dy, images=n, height=height, width=width, channels=channels, out_height=dy.shape[1],
+        out_width=dy.shape[2], stride=window.stride[1], down=window.dilation[0], right=window.dilation[1],
+        kernel_width=window.kernel[1], size=weight.size, row_pixel=rows.pixel, row_first=rows.first, row_end=rows.end,
+        left_edge=window.padding[1][0], tap_first=tap_first, tap_end=tap_end, sums=sums, parts=parts,
     )  # fmt: skip
     return np.ascontiguousarray(sums.sum(axis=0).reshape(-1, channels).T).reshape(weight.shape)
 

@@ -14,21 +14,13 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.columns import add_columns, columns_of, is_small
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, threads_for, unpack
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split, threads, threads_for
 from layernet.backend.compiled.pack import transpose
 from layernet.backend.compiled.product import linear, linear_input_gradient, offsets, pitch_of, rows_times
-from layernet.backend.compiled.simd import (
-    LANES,
-    NARROW_ROWS,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    load_first,
-    load_int,
-    narrow_tile,
-    splat,
-    store,
-    tile,
-)
+from layernet.backend.compiled.scratch import SLABS, WEIGHTS
+from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
+from layernet.backend.compiled.vectors import load_first, load_int, splat, store
 from layernet.backend.window import Window
 
 
@@ -53,12 +45,11 @@ def bordered(image, height, width, channels, top, left, padded, padded_height, p
 
 
 @Kernel
-def _convolve(arguments, task):
+def _convolve(
+    task, tasks, x, b, y, bias, relu, images, height, width, ins, top, left, padded_height, padded_width, a_rows,
+    c_rows, places, outer, inner, b_inner, y_image, outs, slab, slab_size,
+):  # fmt: skip
     """For a share of the images: a bordered copy, then every place's window times the packed weights."""
-    (
-        x, b, y, bias, relu, images, height, width, ins, top, left, padded_height, padded_width,
-        a_rows, c_rows, places, outer, inner, b_inner, y_image, outs, slab, slab_size, tasks,
-    ) = unpack(arguments, 24)  # fmt: skip
     copies = top or left or padded_height != height or padded_width != width
     padded = slab + task * slab_size
     first, last = split(images, task, tasks)
@@ -105,18 +96,18 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
     c_rows = offsets(out_height * out_width, outs * 4)
     slab = -(-padded_height * padded_width * ins * 4 // 64) * 64 + 256
     tasks = threads_for(out.size * kh * kw * ins // 16)
-    launch(
-        _convolve, x, b, out, bias, int(relu), n, height, width, ins,
-        top, left, padded_height, padded_width, a_rows, c_rows, out_height * out_width,
-        kh, kw * ins, pitch * 4, out_height * out_width * outs * 4, outs,
-        scratch("convolve", tasks * slab), slab, tasks,
+    _convolve.launch(
+        x=x, b=b, y=out, bias=bias, relu=int(relu), images=n, height=height, width=width, ins=ins, top=top, left=left,
+        padded_height=padded_height, padded_width=padded_width, a_rows=a_rows, c_rows=c_rows,
+        places=out_height * out_width, outer=kh, inner=kw * ins, b_inner=pitch * 4,
+        y_image=out_height * out_width * outs * 4, outs=outs, slab=SLABS.room(tasks * slab), slab_size=slab,
+        tasks=tasks,
     )  # fmt: skip
 
 
 @Kernel
-def _pack_taps(arguments, task):
+def _pack_taps(task, tasks, w, outs, filter_bytes, ins, taps, count, b, pitch):
     """B (taps, out, in) from weight (out, all taps, in), rows filled with zeros to the pitch; `taps`: byte offsets."""
-    (w, outs, filter_bytes, ins, taps, count, b, pitch, tasks) = unpack(arguments, 9)
     first, last = split(outs, task, tasks)
     for o in range(first, last):
         for t in range(count):
@@ -154,16 +145,19 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
     for row, column in product(rows, columns):
         # taps backwards, so that dy is read forwards
         taps = np.array([(i * kw + j) * ins * 4 for i in row.taps for j in column.taps], dtype=np.int64)
-        b = scratch("transposed", len(taps) * outs * pitch * 4)
-        launch(_pack_taps, weight, outs, kh * kw * ins * 4, ins, taps, len(taps), b, pitch, threads())
+        b = WEIGHTS.room(len(taps) * outs * pitch * 4)
+        _pack_taps.launch(
+            w=weight, outs=outs, filter_bytes=kh * kw * ins * 4, ins=ins, taps=taps, count=len(taps), b=b, pitch=pitch,
+        )  # fmt: skip
         start = ((row.start + top) * padded_width + column.start + left) * outs * 4
         a_rows = offsets(row.places, padded_width * outs * 4, column.places, outs * 4, start)
         target = (row.first * width + column.first) * ins * 4
         c_rows = offsets(row.places, down * width * ins * 4, column.places, right * ins * 4, target)
-        launch(
-            _convolve, dy, b, dx, 0, 0, n, out_height, out_width, outs, top, left, padded_height, padded_width,
-            a_rows, c_rows, row.places * column.places, len(row.taps), len(column.taps) * outs, pitch * 4,
-            height * width * ins * 4, ins, scratch("convolve", threads() * slab), slab, threads(),
+        _convolve.launch(
+            x=dy, b=b, y=dx, bias=0, relu=0, images=n, height=out_height, width=out_width, ins=outs, top=top, left=left,
+            padded_height=padded_height, padded_width=padded_width, a_rows=a_rows, c_rows=c_rows,
+            places=row.places * column.places, outer=len(row.taps), inner=len(column.taps) * outs, b_inner=pitch * 4,
+            y_image=height * width * ins * 4, outs=ins, slab=SLABS.room(threads() * slab), slab_size=slab,
         )  # fmt: skip
 
 

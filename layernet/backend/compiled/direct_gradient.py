@@ -8,28 +8,21 @@ from layernet.backend import Array
 from layernet.backend.compiled.columns import columns_of, is_small
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct import bordered
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.lanes import LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.product import linear_weight_gradient, offsets
-from layernet.backend.compiled.simd import (
-    LANES,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    load,
-    splat,
-    store,
-    store_first,
-    tile,
-)
+from layernet.backend.compiled.scratch import PARTS, SLABS
+from layernet.backend.compiled.tile import TILE_COLUMNS, TILE_ROWS, tile
+from layernet.backend.compiled.vectors import load, splat, store, store_first
 from layernet.backend.window import Window
 
 
 @Kernel
-def _filter_gradient(arguments, task):
+def _filter_gradient(
+    task, tasks, x, dy, dw, dw_size, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
+    padded_width, down, right, kh, kw, a_rows, c_rows, slab, slab_size,
+):  # fmt: skip
     """Per task its own sum over a share of the images of dy^T times what the windows see, row of taps by row."""
-    (
-        x, dy, dw, dw_size, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
-        padded_width, down, right, kh, kw, a_rows, c_rows, slab, slab_size, tasks,
-    ) = unpack(arguments, 24)  # fmt: skip
     padded = slab + task * slab_size
     target = dw + task * dw_size
     first, last = split(images, task, tasks)
@@ -54,12 +47,11 @@ def _filter_gradient(arguments, task):
 
 
 @Kernel
-def _filter_gradient_by_taps(arguments, task):
+def _filter_gradient_by_taps(
+    task, tasks, x, dy, dw, dw_size, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
+    padded_width, down, right, taps, a_rows, c_rows, copies, padded_size, slab, slab_size,
+):  # fmt: skip
     """The same transposed, (taps and channels, out): for few channels, of which a run of taps fills no panel."""
-    (
-        x, dy, dw, dw_size, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
-        padded_width, down, right, taps, a_rows, c_rows, copies, padded_size, slab, slab_size, tasks,
-    ) = unpack(arguments, 25)  # fmt: skip
     padded = slab + task * slab_size
     target = dw + task * dw_size
     first, last = split(images, task, tasks)
@@ -101,28 +93,30 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
     taps = kh * kw * ins
     if _waste(kw * ins, TILE_COLUMNS) * _waste(outs, TILE_ROWS) <= _waste(taps, TILE_ROWS) * _waste(outs, TILE_COLUMNS):
         size = -(-dw.size // 16) * 16
-        parts = scratch("parts", threads() * size * 4)
+        parts = PARTS.room(threads() * size * 4)
         a_rows, c_rows = offsets(outs, 4), offsets(outs, taps * 4)
-        launch(
-            _filter_gradient, x, dy, parts, size * 4, n, height, width, ins, out_height, out_width, outs,
-            top, left, padded_height, padded_width, down, right, kh, kw, a_rows, c_rows,
-            scratch("convolve", threads() * padded_size), padded_size, threads(),
+        _filter_gradient.launch(
+            x=x, dy=dy, dw=parts, dw_size=size * 4, images=n, height=height, width=width, ins=ins,
+            out_height=out_height, out_width=out_width, outs=outs, top=top, left=left, padded_height=padded_height,
+            padded_width=padded_width, down=down, right=right, kh=kh, kw=kw, a_rows=a_rows, c_rows=c_rows,
+            slab=SLABS.room(threads() * padded_size), slab_size=padded_size,
         )  # fmt: skip
-        launch(add_parts, parts, size * 4, threads(), dw, dw.size, threads())
+        add_parts.launch(parts=parts, part_size=size * 4, count=threads(), target=dw, size=dw.size)
         return
     pitch = -(-outs // TILE_COLUMNS) * TILE_COLUMNS
     size = taps * pitch
-    parts = scratch("parts", threads() * size * 4)
+    parts = PARTS.room(threads() * size * 4)
     a_rows, c_rows = offsets(kh, padded_width * ins * 4, kw * ins, 4), offsets(taps, pitch * 4)
     copies = int(outs % TILE_COLUMNS != 0)
     slab = padded_size + copies * (-(-out_height * out_width * outs * 4 // 64) * 64 + 512)
-    launch(
-        _filter_gradient_by_taps, x, dy, parts, size * 4, n, height, width, ins, out_height, out_width, outs,
-        top, left, padded_height, padded_width, down, right, taps, a_rows, c_rows, copies, padded_size,
-        scratch("convolve", threads() * slab), slab, threads(),
+    _filter_gradient_by_taps.launch(
+        x=x, dy=dy, dw=parts, dw_size=size * 4, images=n, height=height, width=width, ins=ins, out_height=out_height,
+        out_width=out_width, outs=outs, top=top, left=left, padded_height=padded_height, padded_width=padded_width,
+        down=down, right=right, taps=taps, a_rows=a_rows, c_rows=c_rows, copies=copies, padded_size=padded_size,
+        slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip
     total = np.empty((taps, pitch), dtype=np.float32)
-    launch(add_parts, parts, size * 4, threads(), total, total.size, threads())
+    add_parts.launch(parts=parts, part_size=size * 4, count=threads(), target=total, size=total.size)
     dw.reshape(outs, taps)[...] = total[:, :outs].T
 
 
@@ -132,10 +126,9 @@ def _waste(count: int, unit: int) -> float:
 
 
 @Kernel
-def add_parts(arguments, task):
+def add_parts(task, tasks, parts, part_size, count, target, size):
     """target = the sum of the parts, in order."""
-    (parts, part_size, count, target, size, tasks) = unpack(arguments, 6)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     for v in range(first, last):
         total = load(parts + v * LANES * 4)
         for part in range(1, count):

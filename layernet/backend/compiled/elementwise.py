@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.arrays import gradient, takes
+from layernet.backend.compiled.lanes import LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
-from layernet.backend.compiled.simd import (
-    LANES,
-    load_first,
-    maximum,
-    splat,
-    store_first,
-    where_positive,
-)
+from layernet.backend.compiled.vectors import load_first, maximum, splat, store_first, where_positive
+from layernet.backend.reference.activation import ActivationOps
+from layernet.backend.reference.channels import ChannelOps
 
 
 @Kernel
-def _relu(arguments, task):
-    (x, size, y, tasks) = unpack(arguments, 4)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+def _relu(task, tasks, x, size, y):
+    first, last = split(vectors_of(size), task, tasks)
     zero = splat(np.float32(0))
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
@@ -29,14 +27,13 @@ def _relu(arguments, task):
 
 def relu(x: Array) -> Array:
     y = np.empty_like(x)
-    launch(_relu, x, x.size, y, threads())
+    _relu.launch(x=x, size=x.size, y=y)
     return y
 
 
 @Kernel
-def _relu_gradient(arguments, task):
+def _relu_gradient(task, tasks, dy, y, rows, columns, dz, sums):
     """dz = dy where y > 0; per task, the sums of dz over each column."""
-    (dy, y, rows, columns, dz, sums, tasks) = unpack(arguments, 7)
     first, last = split(rows, task, tasks)
     zero = splat(np.float32(0))
     own = sums + task * columns * 4
@@ -60,7 +57,7 @@ def relu_gradient(dy: Array, y: Array) -> Array:
     """dy where y > 0, else 0."""
     dz = np.empty_like(dy)
     view = Rows.of(dy)
-    launch(_relu_gradient, dy, y, view.rows, view.columns, dz, 0, threads())
+    _relu_gradient.launch(dy=dy, y=y, rows=view.rows, columns=view.columns, dz=dz, sums=0)
     return dz
 
 
@@ -68,7 +65,7 @@ def channel_sum(a: Array) -> Array:
     """The sum over all but the last axis, in float64."""
     view = Rows.of(a)
     sums = np.zeros((threads(), view.columns), dtype=np.float32)
-    launch(_relu_gradient, a, 0, view.rows, view.columns, 0, sums, threads())
+    _relu_gradient.launch(dy=a, y=0, rows=view.rows, columns=view.columns, dz=0, sums=sums)
     return view.gather(sums)
 
 
@@ -77,14 +74,13 @@ def relu_gradient_and_sum(dy: Array, y: Array) -> tuple[Array, Array]:
     dz = np.empty_like(dy)
     view = Rows.of(dy)
     sums = np.zeros((threads(), view.columns), dtype=np.float32)
-    launch(_relu_gradient, dy, y, view.rows, view.columns, dz, sums, threads())
+    _relu_gradient.launch(dy=dy, y=y, rows=view.rows, columns=view.columns, dz=dz, sums=sums)
     return dz, view.gather(sums)
 
 
 @Kernel
-def _add(arguments, task):
-    (a, b, size, y, tasks) = unpack(arguments, 5)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+def _add(task, tasks, a, b, size, y):
+    first, last = split(vectors_of(size), task, tasks)
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
         store_first(y + at, load_first(a + at, left) + load_first(b + at, left), left)
@@ -93,5 +89,23 @@ def _add(arguments, task):
 def add(a: Array, b: Array, out: Array | None = None) -> Array:
     """a + b, in `out` where that is given; it may be a or b."""
     y = np.empty_like(a) if out is None else out
-    launch(_add, a, b, a.size, y, threads())
+    _add.launch(a=a, b=b, size=a.size, y=y)
     return y
+
+
+class CompiledChannelOps(ActivationOps, ChannelOps):
+    def channel_sum(self, a: Array) -> Array:
+        if not takes(a):
+            return super().channel_sum(a)
+        return channel_sum(a).astype(a.dtype)
+
+    def relu(self, x: Array) -> tuple[Array, Any]:
+        if not takes(x):
+            return super().relu(x)
+        y = relu(x)
+        return y, y
+
+    def relu_backward(self, dy: Array, res: Any) -> Array:
+        if res.dtype != dy.dtype or not takes(res):
+            return super().relu_backward(dy, res)
+        return relu_gradient(gradient(dy, res.shape), res)

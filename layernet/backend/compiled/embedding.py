@@ -11,14 +11,14 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
-from layernet.backend.compiled.simd import LANES, load_first, load_int, store_first
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split
+from layernet.backend.compiled.vectors import load_first, load_int, store_first
 from layernet.backend.reference.embedding import EmbeddingOps
 
 
 @Kernel
-def _gradient(arguments, task):
-    (numbers, count, dy, rows, features, dw, tasks) = unpack(arguments, 7)
+def _gradient(task, tasks, numbers, count, dy, rows, features, dw):
     first, last = split(rows, task, tasks)
     for place in range(count):
         row = load_int(numbers + place * 8)
@@ -37,5 +37,5 @@ class CompiledEmbeddingOps(EmbeddingOps):
         dy = gradient(dy, (*x.shape, features))
         numbers = np.ascontiguousarray(x, dtype=np.int64)
         dw = np.zeros((rows, features), dtype=np.float32)
-        launch(_gradient, numbers, numbers.size, dy, rows, features, dw, threads())
+        _gradient.launch(numbers=numbers, count=numbers.size, dy=dy, rows=rows, features=features, dw=dw)
         return dw

@@ -14,16 +14,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from layernet.backend.compiled import simd, squares
-from layernet.backend.compiled.lanes import prefetch, prefetch_to_write
-from layernet.backend.compiled.launch import Routine
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    load_first,
-    splat,
-    store,
-)
+from layernet.backend.compiled import squares
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
+from layernet.backend.compiled.launch import Routine, run_routine
+from layernet.backend.compiled.vectors import load_first, prefetch, prefetch_to_write, splat, store
 
 
 def matrices(m: int, r: int) -> tuple[Any, Any, Any]:
@@ -134,7 +128,7 @@ def _transform45(which, source, row, column, target, target_row, target_column, 
             _edge45(s, row, column, t, target_row, target_column, inside, zeros)
 
 
-TRANSFORMS = {3: Routine(_transform43, 10), 5: Routine(_transform45, 10)}
+TRANSFORMS = {3: Routine(_transform43), 5: Routine(_transform45)}
 """By filter size; tiles of 4 x 4 outputs. The last two integers are EDGE's: `inside` and `zeros` of squares.py."""
 
 
@@ -162,12 +156,12 @@ def spread_window(transform, which, size, image, top, left, height, width, chann
 
     `spare` begins with a vector of zeros.
     """
-    vectors = (channels + LANES - 1) // LANES
+    vectors = vectors_of(channels)
     inside = top >= 0 and left >= 0 and top + size <= height and left + size <= width
     if channels % LANES == 0 and (inside or which == INPUT):
         source = image + (top * width + left) * channels * 4
         there = 0 if inside else taps_inside(top, size, height) | taps_inside(left, size, width) << 8
-        simd.run(
+        run_routine(
             transform, which if inside else EDGE, source, width * channels * 4, channels * 4, target, a * frequency,
             frequency, vectors, there, spare,
         )  # fmt: skip
@@ -185,7 +179,7 @@ def spread_window(transform, which, size, image, top, left, height, width, chann
                 for c in range(0, channels, LANES):
                     store(to + c * 4, zero)
     pitch = vectors * BYTES
-    simd.run(transform, which, window, size * pitch, pitch, target, a * frequency, frequency, vectors, 0, 0)
+    run_routine(transform, which, window, size * pitch, pitch, target, a * frequency, frequency, vectors, 0, 0)
 
 
 NEAR = 2

@@ -13,18 +13,11 @@ import numpy as np
 from numba import njit
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads_for, unpack
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split, threads_for
 from layernet.backend.compiled.norm import Rows
-from layernet.backend.compiled.simd import (
-    LANES,
-    fma,
-    load_first,
-    load_float,
-    maximum,
-    splat,
-    store_first,
-    store_float,
-)
+from layernet.backend.compiled.scratch import Scratch
+from layernet.backend.compiled.vectors import fma, load_first, load_float, maximum, splat, store_first, store_float
 
 _ZERO = np.float32(0)
 
@@ -37,15 +30,17 @@ def _rstd_and_scale(c, var, weight, eps):
     return rstd, rstd * np.float64(load_float(weight + c * 4)) if weight else rstd
 
 
+_SLABS = Scratch()
+
+
 @Kernel
-def _normalise(arguments, task):
+def _normalise(
+    task, tasks, x, rows, channels, fold, mean, var, weight, bias, eps, shortcut, relu, y, kept, slab, slab_size,
+):  # fmt: skip
     """y = x scale + shift, plus a shortcut, not below 0 where relu is set.
 
     A row is `fold` pixels. The first task also writes (mean, rstd, scale, shift) of each channel.
     """
-    (
-        x, rows, channels, fold, mean, var, weight, bias, eps, shortcut, relu, y, kept, slab, slab_size, tasks,
-    ) = unpack(arguments, 16)  # fmt: skip
     scale = slab + task * slab_size
     columns = channels * fold
     shift = scale + columns * 4
@@ -82,17 +77,17 @@ def normalise(
     channels = x.shape[-1]
     y, kept = np.empty_like(x), np.empty((4, channels), dtype=np.float32)
     room, tasks = 2 * view.columns * 4 + 64, threads_for(x.size)
-    launch(
-        _normalise, x, view.rows, channels, view.fold, mean, var, weight, bias, _number(eps), shortcut, int(relu), y,
-        kept, scratch("given", tasks * room), room, tasks,
+    _normalise.launch(
+        x=x, rows=view.rows, channels=channels, fold=view.fold, mean=mean, var=var, weight=weight, bias=bias,
+        eps=_number(eps), shortcut=shortcut, relu=int(relu), y=y, kept=kept, slab=_SLABS.room(tasks * room),
+        slab_size=room, tasks=tasks,
     )  # fmt: skip
     return y, kept
 
 
 @Kernel
-def _fold(arguments, task):
+def _fold(task, tasks, filters, outs, size, own, mean, var, weight, bias, eps, folded, offsets):
     """Filters times their channel's scale, biases as the norm moves them."""
-    (filters, outs, size, own, mean, var, weight, bias, eps, folded, offsets, tasks) = unpack(arguments, 12)
     first, last = split(outs, task, tasks)
     for o in range(first, last):
         _, factor = _rstd_and_scale(o, var, weight, eps)
@@ -110,9 +105,9 @@ def fold(
 ) -> tuple[Array, Array]:
     """(filters, biases) that do what `filters` with biases `own`, and then the norm, do."""
     folded, offsets = np.empty_like(filters), np.empty(len(filters), dtype=np.float32)
-    launch(
-        _fold, filters, len(filters), filters[0].size, own, mean, var, weight, bias, _number(eps), folded, offsets,
-        threads_for(filters.size),
+    _fold.launch(
+        filters=filters, outs=len(filters), size=filters[0].size, own=own, mean=mean, var=var, weight=weight, bias=bias,
+        eps=_number(eps), folded=folded, offsets=offsets, tasks=threads_for(filters.size),
     )  # fmt: skip
     return folded, offsets
 

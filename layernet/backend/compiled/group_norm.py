@@ -13,18 +13,11 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
-from layernet.backend.compiled.simd import (
-    LANES,
-    fma,
-    load_first,
-    load_float,
-    splat,
-    square_root,
-    store_first,
-    total,
-)
+from layernet.backend.compiled.scratch import Scratch
+from layernet.backend.compiled.vectors import fma, load_first, load_float, splat, square_root, store_first, total
 from layernet.backend.reference.norm import NormOps
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -71,12 +64,14 @@ def _clear(at: int, count: int) -> None:
         store_first(at + c * 4, splat(_ZERO), count - c)
 
 
+_SLABS = Scratch()
+
+
 @Kernel
-def _group_norm(arguments, task):
+def _group_norm(
+    task, tasks, x, examples, rows, columns, channels, width, eps, weight, bias, means, variances, rstds, y, slabs,
+):  # fmt: skip
     """y = (x - mean) rstd weight + bias; mean, variance and rstd of its group for each example and channel."""
-    (
-        x, examples, rows, columns, channels, width, eps, weight, bias, means, variances, rstds, y, slabs, tasks,
-    ) = unpack(arguments, 15)  # fmt: skip
     first, last = split(examples, task, tasks)
     sums = slabs + task * 4 * columns * 4
     middles, scales, shifts = sums + columns * 4, sums + columns * 8, sums + columns * 12
@@ -139,11 +134,10 @@ def _group_norm(arguments, task):
 
 
 @Kernel
-def _group_norm_gradient(arguments, task):
+def _group_norm_gradient(
+    task, tasks, x, dy, examples, rows, columns, channels, width, weight, means, rstds, dx, sums, dots, slabs,
+):  # fmt: skip
     """dx = rstd (g - mean g - xhat mean(g xhat)), g = dy weight; the sums of dy and of dy xhat by example, channel."""
-    (x, dy, examples, rows, columns, channels, width, weight, means, rstds, dx, sums, dots, slabs, tasks) = unpack(
-        arguments, 15
-    )
     first, last = split(examples, task, tasks)
     part_sums = slabs + task * 7 * columns * 4
     part_dots, middles, factors = part_sums + columns * 4, part_sums + columns * 8, part_sums + columns * 12
@@ -220,10 +214,11 @@ class CompiledGroupNormOps(NormOps):
             return super().group_norm(x, groups, weight, bias, eps)
         view, width, y = Rows.of(x[0]) if x.ndim > 2 else Rows(1, channels, 1), channels // groups, np.empty_like(x)
         means, variances, rstds = np.empty((3, len(x), channels), dtype=np.float32)
-        slabs = scratch("group norm", threads() * _FORWARD * view.columns * 4)
-        launch(
-            _group_norm, x, len(x), view.rows, view.columns, channels, width, np.array([eps], dtype=np.float32),
-            weight, bias, means, variances, rstds, y, slabs, threads(),
+        slabs = _SLABS.room(threads() * _FORWARD * view.columns * 4)
+        _group_norm.launch(
+            x=x, examples=len(x), rows=view.rows, columns=view.columns, channels=channels, width=width,
+            eps=np.array([eps], dtype=np.float32), weight=weight, bias=bias, means=means, variances=variances,
+            rstds=rstds, y=y, slabs=slabs,
         )  # fmt: skip
         if not np.isfinite(variances).all():  # squares too large for float32
             return super().group_norm(x, groups, weight, bias, eps)
@@ -239,10 +234,10 @@ class CompiledGroupNormOps(NormOps):
         view = Rows.of(x[0]) if x.ndim > 2 else Rows(1, channels, 1)
         dx = np.empty_like(x) if need_dx else None
         sums, dots = np.empty((2, len(x), channels), dtype=np.float32)
-        slabs = scratch("group norm", threads() * _BACKWARD * view.columns * 4)
-        launch(
-            _group_norm_gradient, x, dy, len(x), view.rows, view.columns, channels, width, weight, means, rstds, dx,
-            sums, dots, slabs, threads(),
+        slabs = _SLABS.room(threads() * _BACKWARD * view.columns * 4)
+        _group_norm_gradient.launch(
+            x=x, dy=dy, examples=len(x), rows=view.rows, columns=view.columns, channels=channels, width=width,
+            weight=weight, means=means, rstds=rstds, dx=dx, sums=sums, dots=dots, slabs=slabs,
         )  # fmt: skip
         dw, db = (part.sum(axis=0, dtype=np.float64).astype(np.float32) for part in (dots, sums))
         return dx, dw, db

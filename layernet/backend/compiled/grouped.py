@@ -16,19 +16,11 @@ from numba import njit
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.direct import bordered
 from layernet.backend.compiled.direct_gradient import add_parts
-from layernet.backend.compiled.lanes import spread_products
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    load,
-    load_first,
-    load_int,
-    maximum,
-    splat,
-    store,
-    store_first,
-)
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, split, threads
+from layernet.backend.compiled.scratch import PARTS, SLABS
+from layernet.backend.compiled.vectors import load, load_first, load_int, maximum, splat, store, store_first
+from layernet.backend.compiled.windows import spread_products
 from layernet.backend.window import Pair, Window
 
 FEW = 16
@@ -54,13 +46,12 @@ def _spaced(image, height, width, channels, top, left, down, right, padded, padd
 
 
 @Kernel
-def _convolve(arguments, task):
+def _convolve(
+    task, tasks, x, images, height, width, ins, top, left, apart_down, apart_right, padded_height, padded_width, start,
+    down, right, taps, tap_at, weight, pitch, bias, relu, base, lanes, vectors, y, out_height, out_width, outs, slab,
+    slab_size,
+):  # fmt: skip
     """Per image a copy with borders; then four places at a time, those behind the last being the last."""
-    (
-        x, images, height, width, ins, top, left, apart_down, apart_right, padded_height, padded_width, start,
-        down, right, taps, tap_at, weight, pitch, bias, relu, base, lanes, vectors,
-        y, out_height, out_width, outs, slab, slab_size, tasks,
-    ) = unpack(arguments, 30)  # fmt: skip
     padded = slab + task * slab_size
     first, last = split(images, task, tasks)
     zero = splat(np.float32(0))
@@ -102,12 +93,11 @@ def _convolve(arguments, task):
 
 
 @Kernel
-def _filter_gradient(arguments, task):
+def _filter_gradient(
+    task, tasks, x, images, height, width, ins, top, left, padded_height, padded_width, down, right, taps, tap_at, base,
+    lanes, vectors, dy, out_height, out_width, outs, sums, pitch, slab, slab_size,
+):  # fmt: skip
     """Per task, by tap: the sum of dy times what is seen, over its images; four taps at a time."""
-    (
-        x, images, height, width, ins, top, left, padded_height, padded_width, down, right, taps, tap_at, base, lanes,
-        vectors, dy, out_height, out_width, outs, sums, pitch, slab, slab_size, tasks,
-    ) = unpack(arguments, 25)  # fmt: skip
     padded = slab + task * slab_size
     own_sums = sums + task * taps * pitch * 4
     first, last = split(images, task, tasks)
@@ -156,7 +146,7 @@ class _Lanes(NamedTuple):
 @lru_cache(maxsize=256)
 def _lanes(groups: int, ins: int, outs: int) -> _Lanes | None:
     """For groups of so many input and output channels; None where a vector would need too many of them."""
-    count = -(-groups * outs // LANES)
+    count = vectors_of(groups * outs)
     group = np.minimum(np.arange(count * LANES), groups * outs - 1).reshape(count, LANES) // outs
     numbers = (group - group[:, :1]) * ins
     vectors = int(numbers.max()) // LANES + 1
@@ -202,15 +192,17 @@ def _run(
     outs = len(filters)
     held = _lanes(groups, ins // groups, outs // groups)
     assert held is not None
-    pitch = -(-outs // LANES) * LANES
+    pitch = vectors_of(outs) * LANES
     weight = np.zeros((filters.shape[1], pitch), dtype=np.float32)
     weight[:, :outs] = filters.T
     slab = _room(padded, ins)
-    launch(
-        _convolve, x, n, height, width, ins, *before, *apart, *padded, (start[0] * padded[1] + start[1]) * ins * 4,
-        *stride, len(weight), _taps(window, padded[1], ins, groups), weight, pitch, bias, int(relu),
-        held.base, held.lanes, held.vectors, y, *y.shape[1:3], outs, scratch("convolve", threads() * slab), slab,
-        threads(),
+    _convolve.launch(
+        x=x, images=n, height=height, width=width, ins=ins, top=before[0], left=before[1], apart_down=apart[0],
+        apart_right=apart[1], padded_height=padded[0], padded_width=padded[1],
+        start=(start[0] * padded[1] + start[1]) * ins * 4, down=stride[0], right=stride[1], taps=len(weight),
+        tap_at=_taps(window, padded[1], ins, groups), weight=weight, pitch=pitch, bias=bias, relu=int(relu),
+        base=held.base, lanes=held.lanes, vectors=held.vectors, y=y, out_height=y.shape[1], out_width=y.shape[2],
+        outs=outs, slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip
 
 
@@ -221,16 +213,18 @@ def filter_gradient(x: Array, dy: Array, window: Window, groups: int, dw: Array)
     held = _lanes(groups, ins // groups, outs // groups)
     assert held is not None
     padded = tuple(x.shape[1 + axis] + sum(window.padding[axis]) for axis in (0, 1))
-    taps, pitch = dw[0].size, -(-outs // LANES) * LANES
+    taps, pitch = dw[0].size, vectors_of(outs) * LANES
     slab = _room(padded, ins)
-    sums = scratch("parts", threads() * taps * pitch * 4)
-    launch(
-        _filter_gradient, x, n, height, width, ins, window.padding[0][0], window.padding[1][0], *padded,
-        *window.stride, taps, _taps(window, padded[1], ins, groups), held.base, held.lanes, held.vectors,
-        dy, *out, outs, sums, pitch, scratch("convolve", threads() * slab), slab, threads(),
+    sums = PARTS.room(threads() * taps * pitch * 4)
+    _filter_gradient.launch(
+        x=x, images=n, height=height, width=width, ins=ins, top=window.padding[0][0], left=window.padding[1][0],
+        padded_height=padded[0], padded_width=padded[1], down=window.stride[0], right=window.stride[1], taps=taps,
+        tap_at=_taps(window, padded[1], ins, groups), base=held.base, lanes=held.lanes, vectors=held.vectors, dy=dy,
+        out_height=out[0], out_width=out[1], outs=outs, sums=sums, pitch=pitch,
+        slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip
     total = np.empty((taps, pitch), dtype=np.float32)
-    launch(add_parts, sums, taps * pitch * 4, threads(), total, total.size, threads())
+    add_parts.launch(parts=sums, part_size=taps * pitch * 4, count=threads(), target=total, size=total.size)
     dw.reshape(outs, taps)[...] = total[:, :outs].T
 
 

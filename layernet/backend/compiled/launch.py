@@ -1,15 +1,14 @@
 """Running a compiled kernel on all cores.
 
-A kernel is a function (arguments, task): `arguments` the address of an array of int64 (addresses, sizes), `task` a
-number from 0. `launch` runs tasks 0 to n - 1 side by side, one for each thread. Kernels are compiled one by one when
-they are first launched, and kept in a cache on disk.
+A kernel is a function (task, tasks, ...) of integers: `task` a number from 0 to before `tasks`, the others addresses
+and sizes. Its `launch` is given these by their names, and runs all tasks side by side, one for each thread. Kernels are
+compiled one by one when they are first launched, and kept in a cache on disk.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,8 +25,6 @@ from layernet.backend import Array
 from layernet.backend.compiled.cache import cached, is_kept
 from layernet.errors import DeviceError
 
-_SIGNATURE = types.void(types.intp, types.intp)
-_local = threading.local()
 _FORKED: list[int] = []  # this process, where it was forked from one whose threads were OpenMP's
 
 
@@ -41,14 +38,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-class Kernel:
-    """A function (arguments, task) that is compiled at its first launch."""
+MOST = 32
+"""How many arguments a kernel may have beside `task` and `tasks`."""
 
-    signature = _SIGNATURE
+
+class Routine:
+    """A function of integers that is compiled when its address is first asked for; kernels call it by that."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
         self.__doc__ = function.__doc__
+        code = function.__code__
+        self.parameters = code.co_varnames[: code.co_argcount]
 
     @property
     def kept(self) -> bool:
@@ -58,41 +59,53 @@ class Kernel:
     @cached_property
     def address(self) -> int:
         """Where its machine code begins; compiles it, or reads it from the cache."""
-        self._compiled = cached(partial(cfunc, self.signature), self.function)
+        signature = types.void(*[types.intp] * len(self.parameters))
+        self._compiled = cached(partial(cfunc, signature), self.function)
         return int(self._compiled.address)
 
-    @cached_property
-    def alone(self) -> Callable[[int, int], None]:
-        """The machine code as a function: a single task needs no threads, which take longer to wake than it may."""
-        return ctypes.CFUNCTYPE(None, ctypes.c_ssize_t, ctypes.c_ssize_t)(self.address)
 
+class Kernel(Routine):
+    """A function (task, tasks, ...) of at most MOST more integers, addresses and sizes, and what launches it."""
 
-class Routine(Kernel):
-    """A function of `count` integers that other kernels call by its address."""
+    launch: Callable[..., None]
+    """launch(*, tasks=0, ...): run the tasks, as many as threads unless `tasks` says how many, side by side.
 
-    def __init__(self, function: Callable[..., None], count: int) -> None:
-        super().__init__(function)
-        self.signature = types.void(*[types.intp] * count)
-
-
-def launch(kernel: Kernel, *arguments: int | Array | None) -> None:
-    """Run the kernel's tasks side by side, one for each thread. The last argument is how many there are.
-
-    An array is passed by its address, and lives at least until all is done; None is passed as 0.
+    All arguments by their names. An array is passed by its address, and lives at least until all is done; None is
+    passed as 0. Raises TypeError where one is missing or not the kernel's.
     """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        super().__init__(function)
+        names = self.parameters[2:]
+        if len(names) > MOST:
+            raise TypeError(f"a kernel has at most {MOST} arguments, {function.__name__} {len(names)}")
+        # compiled for these names: Python itself then checks them, four times as fast as with **arguments
+        given, values = "".join(f"{name}, " for name in names), ", ".join(names)
+        scope: dict[str, Any] = {"_kernel": self, "_start": _start, "_count": _count}
+        exec(
+            f"def {function.__name__}(*, {given}tasks=0):\n"
+            f"    _start((_kernel.address, {len(names)}, tasks or _count(), {values}))",
+            scope,
+        )
+        self.launch = scope[function.__name__]
+
+
+def _start(arguments: tuple[int | Array | None, ...]) -> None:
+    """Run a kernel: its address, how many arguments it has, how many tasks, and the arguments."""
     if _FORKED:
         raise DeviceError(
             "OpenMP's threads do not live on in a forked process", "start processes by spawn, or take kernels: numpy"
         )
     packed = array("q", [a if isinstance(a, int) else 0 if a is None else address(a) for a in arguments])
-    if packed[-1] == 1:
-        kernel.alone(packed.buffer_info()[0], 0)
+    if packed[2] == 1:
+        _alone()(packed.buffer_info()[0])
     else:
-        _runner()(kernel.address, packed.buffer_info()[0], packed[-1])
+        _runner()(packed.buffer_info()[0], packed[2])
 
 
 def ready() -> None:
     """Make ready what launches kernels."""
+    _alone()
     _runner()
 
 
@@ -136,31 +149,6 @@ address = _field_address if _field_address(_SAMPLE[1:]) == _public_address(_SAMP
 """Where an array's first element is."""
 
 
-def scratch(name: str, size: int) -> int:
-    """The address of `size` bytes, on a cache line, with room behind; the thread's until it asks by this name again."""
-    slabs = _local.__dict__.setdefault("slabs", {})
-    room, start, _ = slabs.get(name, (0, 0, None))
-    if room < size:
-        slab = np.zeros(size + 512, dtype=np.uint8)
-        start = -(-address(slab) // 64) * 64
-        slabs[name] = (size, start, slab)
-    return int(start)
-
-
-@intrinsic(prefer_literal=True)
-def unpack(typingctx: Any, arguments: Any, count: Any) -> Any:
-    """The first `count` arguments, as a tuple."""
-    n = count.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        integer = ir.IntType(64)
-        base = builder.inttoptr(values[0], integer.as_pointer())
-        loaded = [builder.load(builder.gep(base, [integer(i)])) for i in range(n)]
-        return context.make_tuple(builder, signature.return_type, loaded)
-
-    return types.UniTuple(types.intp, n)(types.intp, count), generate
-
-
 @njit(inline="always")
 def split(items, task, tasks):
     """The task's share of `items`: from the first to before the last."""
@@ -168,22 +156,61 @@ def split(items, task, tasks):
 
 
 @intrinsic
-def _run(typingctx: Any, kernel: Any, arguments: Any, task: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        kernel, arguments, task = values
-        integer = ir.IntType(64)
-        function = ir.FunctionType(ir.VoidType(), [integer, integer])
-        builder.call(builder.inttoptr(kernel, function.as_pointer()), [arguments, task])
+def run_routine(typingctx, routine, a0, a1, a2, a3, a4, a5, a6, a7, a8, a9):
+    """Call a routine of ten integers by its address."""
+
+    def generate(context, builder, signature, values):
+        function = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10)
+        builder.call(builder.inttoptr(values[0], function.as_pointer()), values[1:])
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, types.intp), generate
+    return types.void(*[types.intp] * 11), generate
 
 
-def _side_by_side(kernel: Any, arguments: Any, tasks: Any) -> None:
+@intrinsic
+def _run(typingctx: Any, packed: Any, task: Any) -> Any:
+    """Call the kernel of `packed`, int64: its address, how many arguments it has, `tasks`, and these arguments."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        start, task = values
+        integer = ir.IntType(64)
+        base = builder.inttoptr(start, integer.as_pointer())
+
+        def at(i: int) -> Any:
+            return builder.load(builder.gep(base, [integer(i)]))
+
+        address, count = at(0), at(1)
+        done = builder.append_basic_block("done")
+        by_count = builder.switch(count, done)
+        for n in range(MOST + 1):
+            by_count.add_case(integer(n), case := builder.append_basic_block(f"of_{n}"))
+            builder.position_at_end(case)
+            function = ir.FunctionType(ir.VoidType(), [integer] * (n + 2))
+            builder.call(
+                builder.inttoptr(address, function.as_pointer()), [task, at(2), *(at(3 + i) for i in range(n))]
+            )
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), generate
+
+
+def _first_task(packed: Any) -> None:
+    _run(packed, 0)
+
+
+def _side_by_side(packed: Any, tasks: Any) -> None:
     for task in prange(tasks):
-        _run(kernel, arguments, task)
+        _run(packed, task)
+
+
+@cache
+def _alone() -> Any:
+    """Runs a single task: that needs no threads, which take longer to wake than it may."""
+    return cached(partial(cfunc, "void(intp)"), _first_task).ctypes
 
 
 @cache
 def _runner() -> Any:
-    return cached(partial(njit, "void(intp, intp, intp)", parallel=True), _side_by_side)
+    return cached(partial(njit, "void(intp, intp)", parallel=True), _side_by_side)

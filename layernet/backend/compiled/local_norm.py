@@ -13,18 +13,10 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
-from layernet.backend.compiled.simd import (
-    LANES,
-    fma,
-    load,
-    load_first,
-    load_float,
-    splat,
-    square_root,
-    store,
-    store_first,
-)
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split, threads
+from layernet.backend.compiled.scratch import Scratch
+from layernet.backend.compiled.vectors import fma, load, load_first, load_float, splat, square_root, store, store_first
 from layernet.backend.reference.local_norm import LocalNormOps, Neighbourhood
 
 _PIXELS = 16  # laid out at a time: a load that a store before it only half covers would wait for it
@@ -53,9 +45,11 @@ def _power(d: Any) -> Any:
     return splat(_ONE) / (root * square_root(root))
 
 
+_SLABS = Scratch()
+
+
 @Kernel
-def _forward(arguments, task):
-    (x, pixels, channels, before, size, constants, y, slabs, pitch, tasks) = unpack(arguments, 10)
+def _forward(task, tasks, x, pixels, channels, before, size, constants, y, slabs, pitch):
     first, last = split(pixels, task, tasks)
     slab = slabs + task * _PIXELS * pitch * 4
     alpha, k = splat(load_float(constants)), splat(load_float(constants + 4))
@@ -76,9 +70,8 @@ def _forward(arguments, task):
 
 
 @Kernel
-def _backward(arguments, task):
+def _backward(task, tasks, x, dy, pixels, channels, before, size, constants, dx, slabs, pitch):
     """dx = dy d^-b - 2 alpha b x S'(dy x d^(-b - 1)), where S' sums over those whose neighbour a channel is."""
-    (x, dy, pixels, channels, before, size, constants, dx, slabs, pitch, tasks) = unpack(arguments, 11)
     first, last = split(pixels, task, tasks)
     slab = slabs + task * _PIXELS * pitch * 8
     other = slab + _PIXELS * pitch * 4
@@ -129,10 +122,10 @@ class CompiledLocalNormOps(LocalNormOps):
         channels, y = x.shape[-1], np.empty_like(x)
         constants = np.array([alpha, k, -2.0 * alpha * beta], dtype=np.float32)
         pitch = _pitch(channels, around.size)
-        slabs = scratch("local norm", threads() * _PIXELS * pitch * 4)
-        launch(
-            _forward, x, x.size // channels, channels, around.size // 2, around.size, constants, y, slabs, pitch,
-            threads(),
+        slabs = _SLABS.room(threads() * _PIXELS * pitch * 4)
+        _forward.launch(
+            x=x, pixels=x.size // channels, channels=channels, before=around.size // 2, size=around.size,
+            constants=constants, y=y, slabs=slabs, pitch=pitch,
         )  # fmt: skip
         return y, _Kept(x, around, constants)
 
@@ -143,9 +136,9 @@ class CompiledLocalNormOps(LocalNormOps):
         dy = gradient(dy, x.shape)
         channels, dx = x.shape[-1], np.empty_like(x)
         pitch = _pitch(channels, around.size)
-        slabs = scratch("local norm", threads() * _PIXELS * pitch * 8)
-        launch(
-            _backward, x, dy, x.size // channels, channels, around.size // 2, around.size, constants, dx, slabs, pitch,
-            threads(),
+        slabs = _SLABS.room(threads() * _PIXELS * pitch * 8)
+        _backward.launch(
+            x=x, dy=dy, pixels=x.size // channels, channels=channels, before=around.size // 2, size=around.size,
+            constants=constants, dx=dx, slabs=slabs, pitch=pitch,
         )  # fmt: skip
         return dx

@@ -13,12 +13,15 @@ from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, takes
-from layernet.backend.compiled.lanes import absolute, first_or, largest
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.norm import Rows
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.vecmath import exp, log1p
+from layernet.backend.compiled.vectors import (
+    absolute,
+    first_or,
     fma,
+    largest,
     load_first,
     load_float,
     load_int,
@@ -29,7 +32,6 @@ from layernet.backend.compiled.simd import (
     total,
     where_positive,
 )
-from layernet.backend.compiled.vecmath import exp, log1p
 from layernet.backend.reference.loss import LossOps
 
 _MINUS_INFINITY, _ZERO, _ONE = np.float32(-np.inf), np.float32(0), np.float32(1)
@@ -52,14 +54,13 @@ def _exponentials(source: int, size: int, target: int) -> Any:
 
 
 @Kernel
-def _cross_entropy(arguments, task):
+def _cross_entropy(
+    task, tasks, z, labels, rows, size, ignores, ignored, weight, spread, constants, losses, weights, dz,
+):  # fmt: skip
     """losses = A lse(z) - sum of a_c z_c and dz = A softmax(z) - a; 0 for the label to ignore, NaN for none.
 
     a = keep w_label at the label, and everywhere what `spread` holds, where it is given.
     """
-    (z, labels, rows, size, ignores, ignored, weight, spread, constants, losses, weights, dz, tasks) = unpack(
-        arguments, 13
-    )
     first, last = split(rows, task, tasks)
     zero = splat(_ZERO)
     keep, spread_mass = load_float(constants), load_float(constants + 4)
@@ -98,9 +99,8 @@ def _cross_entropy(arguments, task):
 
 
 @Kernel
-def _soft_cross_entropy(arguments, task):
+def _soft_cross_entropy(task, tasks, z, q, rows, size, weight, constants, losses, dz):
     """The same for a = weight (keep q + least)."""
-    (z, q, rows, size, weight, constants, losses, dz, tasks) = unpack(arguments, 9)
     first, last = split(rows, task, tasks)
     zero = splat(_ZERO)
     keep, least = splat(load_float(constants)), splat(load_float(constants + 4))
@@ -128,9 +128,8 @@ def _soft_cross_entropy(arguments, task):
 
 
 @Kernel
-def _binary_cross_entropy(arguments, task):
+def _binary_cross_entropy(task, tasks, z, y, rows, columns, weight, sums, dz):
     """dz = p mass - positive, and of each row the sum of the losses (1 - y) z + mass softplus(-z)."""
-    (z, y, rows, columns, weight, sums, dz, tasks) = unpack(arguments, 8)
     first, last = split(rows, task, tasks)
     zero, one = splat(_ZERO), splat(_ONE)
     for row in range(first, last):
@@ -177,10 +176,10 @@ class CompiledLossOps(LossOps):
         if smoothing:
             spread = np.multiply(smoothing / size, np.ones(size) if weight is None else weight, dtype=np.float32)
         mass = 0.0 if spread is None else float(spread.sum(dtype=np.float64))
-        launch(
-            _cross_entropy, z, np.ascontiguousarray(labels), rows, size, int(ignore_index is not None),
-            ignore_index or 0, weight, spread, np.array([1.0 - smoothing, mass], dtype=np.float32), losses, weights,
-            dz, threads(),
+        _cross_entropy.launch(
+            z=z, labels=np.ascontiguousarray(labels), rows=rows, size=size, ignores=int(ignore_index is not None),
+            ignored=ignore_index or 0, weight=weight, spread=spread,
+            constants=np.array([1.0 - smoothing, mass], dtype=np.float32), losses=losses, weights=weights, dz=dz,
         )  # fmt: skip
         return (losses, weights), _Known(dz)
 
@@ -195,7 +194,9 @@ class CompiledLossOps(LossOps):
         rows, size = z.shape
         losses, dz = np.empty(rows, dtype=np.float32), np.empty_like(z)
         constants = np.array([1.0 - smoothing, smoothing / size], dtype=np.float32)
-        launch(_soft_cross_entropy, z, target, rows, size, weight, constants, losses, dz, threads())
+        _soft_cross_entropy.launch(
+            z=z, q=target, rows=rows, size=size, weight=weight, constants=constants, losses=losses, dz=dz,
+        )  # fmt: skip
         return losses, _Known(dz)
 
     def soft_cross_entropy_backward(self, res: Any) -> Array:
@@ -207,7 +208,7 @@ class CompiledLossOps(LossOps):
         view, dz = Rows.of(z), np.empty_like(z)
         sums = np.empty(view.rows, dtype=np.float32)
         weight = None if weight is None else view.spread(weight)
-        launch(_binary_cross_entropy, z, y, view.rows, view.columns, weight, sums, dz, threads())
+        _binary_cross_entropy.launch(z=z, y=y, rows=view.rows, columns=view.columns, weight=weight, sums=sums, dz=dz)
         with self.quiet():  # a sum too large for float32 is infinite
             return sums.sum(dtype=np.float64).astype(np.float32), _Known(dz)
 

@@ -8,25 +8,14 @@ keeps their rounding errors small, and the block in the cache.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    fma,
-    load,
-    load_first,
-    maximum,
-    splat,
-    store,
-    store_first,
-    where_positive,
-)
+from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.launch import Kernel, split, threads
+from layernet.backend.compiled.vectors import fma, load, load_first, maximum, splat, store, store_first, where_positive
 
 BLOCK = 128
 _WIDE = 4 * LANES
@@ -68,9 +57,8 @@ def _add_four(at, a, b, c, d):
 
 
 @Kernel
-def _moments(arguments, task):
+def _moments(task, tasks, x, rows, columns, pivot, sums):
     """Per task: sums of x - pivot and of its square over a share of the rows."""
-    (x, rows, columns, pivot, sums, tasks) = unpack(arguments, 6)
     first, last = split(rows, task, tasks)
     own = sums + task * columns * 8
     own_squares = own + columns * 4
@@ -105,9 +93,8 @@ def _moments(arguments, task):
 
 
 @Kernel
-def _scale(arguments, task):
+def _scale(task, tasks, x, rows, columns, scale, shift, shortcut, relu, y):
     """y = x scale + shift, plus a shortcut, not below 0 where relu is set."""
-    (x, rows, columns, scale, shift, shortcut, relu, y, tasks) = unpack(arguments, 9)
     first, last = split(rows, task, tasks)
     floor = splat(np.float32(0)) if relu else splat(np.float32(-np.inf))
     for row in range(first, last):
@@ -168,12 +155,11 @@ def _sums_side_by_side(x, dy, y, begin, end, columns, mean, scale, shift, relu, 
 
 
 @Kernel
-def _gradient_sums(arguments, task):
+def _gradient_sums(task, tasks, x, dy, y, rows, columns, mean, scale, shift, relu, sums, dz_out):
     """Per task: sums of dz and of dz (x - mean), where dz is what a ReLU lets through of dy, or dy itself.
 
     With _FROM_Y dz itself is written too: the second pass then reads one array for two.
     """
-    (x, dy, y, rows, columns, mean, scale, shift, relu, sums, dz_out, tasks) = unpack(arguments, 12)
     first, last = split(rows, task, tasks)
     own = sums + task * columns * 8
     zero = splat(np.float32(0))
@@ -203,9 +189,8 @@ def _gradient_sums(arguments, task):
 
 
 @Kernel
-def _gradient(arguments, task):
+def _gradient(task, tasks, x, dy, rows, columns, scale, slope, rest, shift, dx):
     """dx = scale dz + slope x + rest, dz being dy, or what a ReLU on x scale + shift lets through of dy."""
-    (x, dy, rows, columns, scale, slope, rest, shift, dx, tasks) = unpack(arguments, 10)
     first, last = split(rows, task, tasks)
     zero = splat(np.float32(0))
     for row in range(first, last):
@@ -226,7 +211,7 @@ def moments(x: Array) -> tuple[Array, Array]:
     view = Rows.of(x)
     pivot = x.reshape(-1, x.shape[-1])[0]
     sums = np.zeros((threads(), 2, view.columns), dtype=np.float32)
-    launch(_moments, x, view.rows, view.columns, view.spread(pivot), sums, threads())
+    _moments.launch(x=x, rows=view.rows, columns=view.columns, pivot=view.spread(pivot), sums=sums)
     count = x.size // x.shape[-1]
     shifted, squares = view.gather(sums[:, 0]) / count, view.gather(sums[:, 1]) / count
     return pivot + shifted, np.maximum(squares - shifted * shifted, 0)
@@ -237,9 +222,8 @@ def scale(x: Array, scale: Array, shift: Array, relu: bool = False, shortcut: Ar
     view = Rows.of(x)
     y = np.empty_like(x)
     scales, shifts = view.spread(scale), view.spread(shift)
-    launch(
-        _scale, x, view.rows, view.columns, scales, shifts,
-        shortcut, int(relu), y, threads(),
+    _scale.launch(
+        x=x, rows=view.rows, columns=view.columns, scale=scales, shift=shifts, shortcut=shortcut, relu=int(relu), y=y,
     )  # fmt: skip
     return y
 
@@ -256,8 +240,11 @@ def gradient_sums(
     sums = np.zeros((threads(), 2, view.columns), dtype=np.float32)
     relu = _FROM_Y if y is not None else _FROM_X if line else 0
     dz = dy if y is None else np.empty_like(dy)
-    vectors = [view.spread(v) for v in (mean, *(line or (mean, mean)))]
-    launch(_gradient_sums, x, dy, y, view.rows, view.columns, *vectors, relu, sums, dz, threads())
+    means, scales, shifts = (view.spread(v) for v in (mean, *(line or (mean, mean))))
+    _gradient_sums.launch(
+        x=x, dy=dy, y=y, rows=view.rows, columns=view.columns, mean=means, scale=scales, shift=shifts, relu=relu,
+        sums=sums, dz_out=dz,
+    )  # fmt: skip
     return view.gather(sums[:, 0]), view.gather(sums[:, 1]), dz
 
 
@@ -265,7 +252,9 @@ def gradient(x: Array, dz: Array, scale: Array, slope: Array, rest: Array, shift
     """scale dz + slope x + rest; with `shift`, of dz where x scale + shift > 0."""
     view = Rows.of(x)
     dx = np.empty_like(x)
-    vectors: list[Any] = [view.spread(v) for v in (scale, slope, rest)]
+    scales, slopes, rests = (view.spread(v) for v in (scale, slope, rest))
     shifts = None if shift is None else view.spread(shift)
-    launch(_gradient, x, dz, view.rows, view.columns, *vectors, shifts, dx, threads())
+    _gradient.launch(
+        x=x, dy=dz, rows=view.rows, columns=view.columns, scale=scales, slope=slopes, rest=rests, shift=shifts, dx=dx,
+    )  # fmt: skip
     return dx

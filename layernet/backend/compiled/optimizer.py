@@ -8,16 +8,16 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import takes
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
-from layernet.backend.compiled.simd import LANES, fma, load_first, load_float, splat, square_root, store_first
+from layernet.backend.compiled.lanes import LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, split
+from layernet.backend.compiled.vectors import fma, load_first, load_float, splat, square_root, store_first
 from layernet.backend.numpy_optimizer import NumpyOptimizerOps
 from layernet.backend.reference.optimizer import adam_constants
 
 
 @Kernel
-def _sgd(arguments, task):
-    (w, g, v, size, nesterov, constants, tasks) = unpack(arguments, 7)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+def _sgd(task, tasks, w, g, v, size, nesterov, constants):
+    first, last = split(vectors_of(size), task, tasks)
     fall, decay = splat(-load_float(constants)), splat(load_float(constants + 4))
     momentum, gain = splat(load_float(constants + 8)), splat(load_float(constants + 12))
     for i in range(first, last):
@@ -34,9 +34,8 @@ def _sgd(arguments, task):
 
 
 @Kernel
-def _adam(arguments, task):
-    (w, g, m, v, size, constants, tasks) = unpack(arguments, 7)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+def _adam(task, tasks, w, g, m, v, size, constants):
+    first, last = split(vectors_of(size), task, tasks)
     decay, shrink = splat(load_float(constants)), splat(load_float(constants + 4))
     beta1, rest1 = splat(load_float(constants + 8)), splat(load_float(constants + 12))
     beta2, rest2 = splat(load_float(constants + 16)), splat(load_float(constants + 20))
@@ -53,9 +52,8 @@ def _adam(arguments, task):
 
 
 @Kernel
-def _adagrad(arguments, task):
-    (w, g, v, size, constants, tasks) = unpack(arguments, 6)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+def _adagrad(task, tasks, w, g, v, size, constants):
+    first, last = split(vectors_of(size), task, tasks)
     decay, fall = splat(load_float(constants)), splat(-load_float(constants + 4))
     offset = splat(load_float(constants + 8))
     for i in range(first, last):
@@ -68,9 +66,8 @@ def _adagrad(arguments, task):
 
 
 @Kernel
-def _average(arguments, task):
-    (average, values, size, share, tasks) = unpack(arguments, 5)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+def _average(task, tasks, average, values, size, share):
+    first, last = split(vectors_of(size), task, tasks)
     part = splat(load_float(share))
     for i in range(first, last):
         at, left = i * LANES * 4, size - i * LANES
@@ -84,7 +81,7 @@ class CompiledOptimizerOps(NumpyOptimizerOps):
             super().sgd_update(w, g, v, **settings)
             return
         constants = np.array([settings[name] for name in ("lr", "decay", "momentum", "gain")], dtype=np.float32)
-        launch(_sgd, w, g, v, w.size, int(settings["nesterov"]), constants, threads())
+        _sgd.launch(w=w, g=g, v=v, size=w.size, nesterov=int(settings["nesterov"]), constants=constants)
 
     def adam_update(self, w: Array, g: Array, m: Array, v: Array, **settings: Any) -> None:
         if not takes(w, g, m, v):
@@ -94,17 +91,17 @@ class CompiledOptimizerOps(NumpyOptimizerOps):
         corrected = adam_constants(*(settings[name] for name in ("lr", "betas", "eps", "t")))
         means = beta1, 1.0 - beta1, beta2, 1.0 - beta2
         constants = np.array([settings["decay"], settings["shrink"], *means, *corrected], dtype=np.float32)
-        launch(_adam, w, g, m, v, w.size, constants, threads())
+        _adam.launch(w=w, g=g, m=m, v=v, size=w.size, constants=constants)
 
     def adagrad_update(self, w: Array, g: Array, v: Array, **settings: Any) -> None:
         if not takes(w, g, v):
             super().adagrad_update(w, g, v, **settings)
             return
         constants = np.array([settings[name] for name in ("decay", "lr", "eps")], dtype=np.float32)
-        launch(_adagrad, w, g, v, w.size, constants, threads())
+        _adagrad.launch(w=w, g=g, v=v, size=w.size, constants=constants)
 
     def average_update(self, average: Array, values: Array, share: float) -> None:
         if not takes(average, values) or average.shape != values.shape:
             super().average_update(average, values, share)
             return
-        launch(_average, average, values, average.size, np.array([share], dtype=np.float32), threads())
+        _average.launch(average=average, values=values, size=average.size, share=np.array([share], dtype=np.float32))

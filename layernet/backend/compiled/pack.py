@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads_for, unpack
-from layernet.backend.compiled.simd import (
-    LANES,
-    TILE_COLUMNS,
-    load_first,
-    load_float,
-    store,
-    store_float,
-)
+from layernet.backend.compiled.lanes import LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, split, threads_for
+from layernet.backend.compiled.scratch import WEIGHTS, Scratch
 from layernet.backend.compiled.squares import transpose_square
+from layernet.backend.compiled.tile import TILE_COLUMNS
+from layernet.backend.compiled.vectors import load_first, load_float, store, store_float
 
 
 @Kernel
-def _transpose(arguments, task):
+def _transpose(task, tasks, source, rows, columns, target, pitch):
     """target (columns, pitch) = source (rows, columns) transposed, its rows filled up with zeros."""
-    (source, rows, columns, target, pitch, tasks) = unpack(arguments, 6)
-    first, last = split((columns + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(columns), task, tasks)
     for block in range(first, last):
         c0, c1 = block * LANES, min(block * LANES + LANES, columns)
         for r0 in range(0, pitch, LANES):
@@ -34,18 +29,22 @@ def _transpose(arguments, task):
                         store_float(target + (c * pitch + r) * 4, value)
 
 
-def transpose(matrix: Array, pitch: int, name: str = "transposed") -> int:
+def transpose(matrix: Array, pitch: int) -> int:
     """The address of matrix^T in scratch memory, its rows filled with zeros to `pitch` floats."""
     rows, columns = matrix.shape
-    target = scratch(name, columns * pitch * 4)
-    launch(_transpose, matrix, rows, columns, target, pitch, threads_for(matrix.size))
+    target = WEIGHTS.room(columns * pitch * 4)
+    _transpose.launch(
+        source=matrix, rows=rows, columns=columns, target=target, pitch=pitch, tasks=threads_for(matrix.size),
+    )  # fmt: skip
     return target
 
 
+_PANELS = Scratch()
+
+
 @Kernel
-def _panels(arguments, task):
+def _panels(task, tasks, source, rows, columns, target):
     """Panels (panel, rows, TILE_COLUMNS) of a matrix (rows, columns), the last filled up with zeros."""
-    (source, rows, columns, target, tasks) = unpack(arguments, 5)
     first, last = split(rows, task, tasks)
     for r in range(first, last):
         for c in range(0, columns, TILE_COLUMNS):
@@ -55,9 +54,9 @@ def _panels(arguments, task):
                 store(to + v * 4, load_first(source + (r * columns + c + v) * 4, left))
 
 
-def panels(matrix: Array, name: str = "panels") -> int:
+def panels(matrix: Array) -> int:
     """The address of the matrix in panels of TILE_COLUMNS columns, in scratch memory."""
     rows, columns = matrix.shape
-    target = scratch(name, rows * -(-columns // TILE_COLUMNS) * TILE_COLUMNS * 4)
-    launch(_panels, matrix, rows, columns, target, threads_for(matrix.size))
+    target = _PANELS.room(rows * -(-columns // TILE_COLUMNS) * TILE_COLUMNS * 4)
+    _panels.launch(source=matrix, rows=rows, columns=columns, target=target, tasks=threads_for(matrix.size))
     return target

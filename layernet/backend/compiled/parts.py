@@ -15,18 +15,18 @@ from typing import NamedTuple
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, address, launch, split, threads, unpack
-from layernet.backend.compiled.simd import LANES, load_first, load_int, splat, store_first
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, address, split
+from layernet.backend.compiled.vectors import load_first, load_int, splat, store_first
 from layernet.backend.window import Pair, Window
 
 
 @Kernel
-def _rearrange(arguments, task):
+def _rearrange(
+    task, tasks, source, source_image, source_pixel, target, target_image, target_pixel, images, channels, from_rows,
+    to_rows, rows, from_columns, to_columns, columns,
+):  # fmt: skip
     """Pixels from one place to another by tables of their rows' and columns' numbers; zeros where it is below 0."""
-    (
-        source, source_image, source_pixel, target, target_image, target_pixel, images, channels,
-        from_rows, to_rows, rows, from_columns, to_columns, columns, tasks,
-    ) = unpack(arguments, 15)  # fmt: skip
     zero = splat(np.float32(0))
     first, last = split(images * rows, task, tasks)
     for line in range(first, last):
@@ -59,10 +59,11 @@ class Layout:
         parts = np.empty((len(images) * self.count, *self.small, channels), dtype=np.float32)
         pixels, pixel = self.size[0] * self.size[1], images.shape[3] * 4
         from_rows, to_rows, from_columns, to_columns = self.apart
-        launch(
-            _rearrange, address(images) + first * 4, pixels, pixel, parts, self._pixels, channels * 4,
-            len(images), channels, from_rows, to_rows, len(to_rows), from_columns, to_columns, len(to_columns),
-            threads(),
+        _rearrange.launch(
+            source=address(images) + first * 4, source_image=pixels, source_pixel=pixel, target=parts,
+            target_image=self._pixels, target_pixel=channels * 4, images=len(images), channels=channels,
+            from_rows=from_rows, to_rows=to_rows, rows=len(to_rows), from_columns=from_columns, to_columns=to_columns,
+            columns=len(to_columns),
         )  # fmt: skip
         return parts
 
@@ -71,10 +72,11 @@ class Layout:
         channels = parts.shape[3]
         pixels, pixel = self.size[0] * self.size[1], images.shape[3] * 4
         from_rows, to_rows, from_columns, to_columns = self.together
-        launch(
-            _rearrange, parts, self._pixels, channels * 4, address(images) + first * 4, pixels, pixel,
-            len(images), channels, from_rows, to_rows, len(to_rows), from_columns, to_columns, len(to_columns),
-            threads(),
+        _rearrange.launch(
+            source=parts, source_image=self._pixels, source_pixel=channels * 4, target=address(images) + first * 4,
+            target_image=pixels, target_pixel=pixel, images=len(images), channels=channels, from_rows=from_rows,
+            to_rows=to_rows, rows=len(to_rows), from_columns=from_columns, to_columns=to_columns,
+            columns=len(to_columns),
         )  # fmt: skip
 
     @property

@@ -9,34 +9,38 @@ import numpy as np
 
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.lanes import absolute, store_bytes, where_beats, where_equal
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.geometry import Covers, Places, covers_of, geometry, table
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.pool import (
     MOST_TAPS,
-    Covers,
-    Places,
-    covers_of,
     find_peaks,
-    geometry,
     maximum,
     maximum_at,
     maximum_gradient,
     out_shape,
     peaks_gradient,
-    table,
 )
-from layernet.backend.compiled.simd import LANES, load_first, load_int, splat, store_first
+from layernet.backend.compiled.vectors import (
+    absolute,
+    load_first,
+    load_int,
+    splat,
+    store_bytes,
+    store_first,
+    where_beats,
+    where_equal,
+)
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Window
 
 
 @Kernel
-def _furthest(arguments, task):
+def _furthest(
+    task, tasks, x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
+    row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch,
+):  # fmt: skip
     """y, the pixel furthest from 0, and by `winners` (where not 0) the number of the first tap that equals it."""
-    (
-        x, images, height, width, channels, out_height, out_width, down, right, _, kernel_width,
-        row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch, tasks,
-    ) = unpack(arguments, 21)  # fmt: skip
     begin, end = split(images * out_height, task, tasks)
     pixel = channels * 4
     line_step, tap_step = down * width * pixel, right * pixel
@@ -69,12 +73,11 @@ def _furthest(arguments, task):
 
 
 @Kernel
-def _equals_gradient(arguments, task):
+def _equals_gradient(
+    task, tasks, dy, x, y, images, height, width, channels, out_height, out_width, row_first, row_place, column_first,
+    column_place, dx,
+):  # fmt: skip
     """dx: of each window over a pixel, dy where the pixel equals its peak."""
-    (
-        dy, x, y, images, height, width, channels, out_height, out_width, row_first, row_place, column_first,
-        column_place, dx, tasks,
-    ) = unpack(arguments, 15)  # fmt: skip
     begin, end = split(images * height, task, tasks)
     zero = splat(np.float32(0))
     for row in range(begin, end):
@@ -100,7 +103,11 @@ def equals_gradient(dy: Array, x: Array, y: Array, window: Window) -> Array:
     """dx: every pixel that equals its window's peak gets all of dy."""
     _, _, rows, columns = geometry(window, (x.shape[1], x.shape[2]))
     dx = np.empty(x.shape, dtype=np.float32)
-    launch(_equals_gradient, dy, x, y, *x.shape, *dy.shape[1:3], *rows[:2], *columns[:2], dx, threads())
+    _equals_gradient.launch(
+        dy=dy, x=x, y=y, images=x.shape[0], height=x.shape[1], width=x.shape[2], channels=x.shape[3],
+        out_height=dy.shape[1], out_width=dy.shape[2], row_first=rows.first, row_place=rows.place,
+        column_first=columns.first, column_place=columns.place, dx=dx,
+    )  # fmt: skip
     return dx
 
 

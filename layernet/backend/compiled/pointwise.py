@@ -5,17 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split
 from layernet.backend.compiled.product import offsets, pitch_of
-from layernet.backend.compiled.simd import LANES, NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
+from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
 
 
 @Kernel
-def _multiply_groups(arguments, task):
+def _multiply_groups(task, tasks, a, a_rows, rows, b, depth, pitch, c, c_rows, groups, columns, bias, relu):
     """A few rows at a time, which stay in the cache for all groups."""
-    (
-        a, a_rows, rows, b, depth, pitch, c, c_rows, groups, columns, bias, relu, tasks,
-    ) = unpack(arguments, 13)  # fmt: skip
     first, last = split((rows + NARROW_ROWS - 1) // NARROW_ROWS, task, tasks)
     for i in range(first * NARROW_ROWS, min(rows, last * NARROW_ROWS), NARROW_ROWS):
         for g in range(groups):
@@ -43,7 +41,7 @@ def multiply_groups(a: Array, matrices: Array, bias: Array | None, c: Array, rel
     packed = np.zeros((groups, depth, pitch), dtype=np.float32)
     packed[:, :, :columns] = matrices
     rows = a.size // (groups * depth)
-    launch(
-        _multiply_groups, a, offsets(rows, groups * depth * 4), rows, packed, depth, pitch,
-        c, offsets(rows, groups * columns * 4), groups, columns, bias, int(relu), threads(),
+    _multiply_groups.launch(
+        a=a, a_rows=offsets(rows, groups * depth * 4), rows=rows, b=packed, depth=depth, pitch=pitch, c=c,
+        c_rows=offsets(rows, groups * columns * 4), groups=groups, columns=columns, bias=bias, relu=int(relu),
     )  # fmt: skip

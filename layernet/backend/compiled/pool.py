@@ -6,17 +6,16 @@ dx is written once, by one thread. Of a maximum the number of the winning tap is
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.lanes import store_bytes, where_beats, where_byte, window_peak, window_sum
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.geometry import Covers, Places, geometry
+from layernet.backend.compiled.lanes import LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, split
+from layernet.backend.compiled.vectors import (
     fma,
     load,
     load_first,
@@ -24,8 +23,12 @@ from layernet.backend.compiled.simd import (
     load_int,
     splat,
     store,
+    store_bytes,
     store_first,
+    where_beats,
+    where_byte,
 )
+from layernet.backend.compiled.windows import window_peak, window_sum
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Pair, Window
 
@@ -35,61 +38,12 @@ _sum_2x2, _sum_3x3 = window_sum(2, 2), window_sum(3, 3)
 MOST_TAPS = 255  # what a byte can number; it is also no tap's number
 
 
-class Places(NamedTuple):
-    """For each place of a window along one axis, the pixel at its tap 0 and the taps in the image: first, last + 1."""
-
-    pixel: Array
-    first: Array
-    end: Array
-
-
-class Covers(NamedTuple):
-    """For pixel p of one axis, entries first[p] to before first[p + 1]: a place, and the tap that lies on p there."""
-
-    first: Array
-    place: Array
-    tap: Array
-
-
-Geometry = tuple[Places, Places, Covers, Covers]
-"""Rows of places, columns of places, and what covers the rows and columns of pixels."""
-
-
-@lru_cache(maxsize=256)
-def geometry(window: Window, size: Pair) -> Geometry:
-    """That of a window on images of this size."""
-    out = window.out_size(size)
-    places: list[Places] = []
-    covers: list[Covers] = []
-    for axis in (0, 1):
-        pixel = np.arange(out[axis]) * window.stride[axis] - window.padding[axis][0]
-        at = pixel[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
-        inside = (at >= 0) & (at < size[axis])
-        first = np.where(inside.any(axis=1), inside.argmax(axis=1), 0)
-        places.append(Places(*table(pixel, first, first + inside.sum(axis=1))))
-        covers.append(covers_of(at, inside, size[axis]))
-    return places[0], places[1], covers[0], covers[1]
-
-
-def covers_of(at: Array, inside: Array, size: int) -> Covers:
-    """From the pixel under each tap of each place (places, taps), and whether it counts."""
-    place, tap = np.nonzero(inside)
-    order = np.argsort(at[place, tap], kind="stable")
-    counts = np.bincount(at[place, tap], minlength=size)
-    return Covers(*table(np.concatenate([[0], np.cumsum(counts)]), place[order], tap[order]))
-
-
-def table(*columns: Array) -> tuple[Array, ...]:
-    return tuple(np.ascontiguousarray(column, dtype=np.int64) for column in columns)
-
-
 @Kernel
-def _maximum(arguments, task):
+def _maximum(
+    task, tasks, x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
+    row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch,
+):  # fmt: skip
     """y, and by `winners` (where not 0) the number of the first tap that has it."""
-    (
-        x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
-        row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch, tasks,
-    ) = unpack(arguments, 21)  # fmt: skip
     begin, end = split(images * out_height, task, tasks)
     pixel = channels * 4
     line_step, tap_step = down * width * pixel, right * pixel
@@ -130,12 +84,11 @@ def _maximum(arguments, task):
 
 
 @Kernel
-def _maximum_gradient(arguments, task):
+def _maximum_gradient(
+    task, tasks, dy, winners, pitch, images, height, width, channels, out_height, out_width, kernel_width, row_first,
+    row_place, row_tap, column_first, column_place, column_tap, dx,
+):  # fmt: skip
     """dx: of each window over a pixel, dy where the pixel has won."""
-    (
-        dy, winners, pitch, images, height, width, channels, out_height, out_width, kernel_width,
-        row_first, row_place, row_tap, column_first, column_place, column_tap, dx, tasks,
-    ) = unpack(arguments, 18)  # fmt: skip
     begin, end = split(images * height, task, tasks)
     zero = splat(np.float32(0))
     for row in range(begin, end):
@@ -175,9 +128,8 @@ def _maximum_gradient(arguments, task):
 
 
 @Kernel
-def _maximum_gradient_tiled(arguments, task):
+def _maximum_gradient_tiled(task, tasks, dy, winners, pitch, rows, columns, channels, kernel_height, kernel_width, dx):
     """The same where the windows tile the image: by places, dy read once."""
-    (dy, winners, pitch, rows, columns, channels, kernel_height, kernel_width, dx, tasks) = unpack(arguments, 10)
     begin, end = split(rows, task, tasks)
     pixel = channels * 4
     line = columns * kernel_width * pixel
@@ -197,12 +149,11 @@ def _maximum_gradient_tiled(arguments, task):
 
 
 @Kernel
-def _average(arguments, task):
+def _average(
+    task, tasks, x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
+    row_pixel, row_first, row_end, column_pixel, column_first, column_end, shares, y,
+):  # fmt: skip
     """y: the sum over each window, times the place's share."""
-    (
-        x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
-        row_pixel, row_first, row_end, column_pixel, column_first, column_end, shares, y, tasks,
-    ) = unpack(arguments, 20)  # fmt: skip
     begin, end = split(images * out_height, task, tasks)
     pixel = channels * 4
     line_step, tap_step = down * width * pixel, right * pixel
@@ -252,12 +203,11 @@ def _average(arguments, task):
 
 
 @Kernel
-def _average_gradient(arguments, task):
+def _average_gradient(
+    task, tasks, dy, images, height, width, channels, out_height, out_width, row_first, row_place, column_first,
+    column_place, shares, dx,
+):  # fmt: skip
     """dx: of each window over a pixel, dy times the place's share."""
-    (
-        dy, images, height, width, channels, out_height, out_width, row_first, row_place, column_first, column_place,
-        shares, dx, tasks,
-    ) = unpack(arguments, 14)  # fmt: skip
     begin, end = split(images * height, task, tasks)
     zero = splat(np.float32(0))
     for row in range(begin, end):
@@ -295,11 +245,13 @@ def find_peaks(
     """What a kernel of the arguments of `_maximum` finds."""
     n, height, width, channels = x.shape
     y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
-    pitch = -(-channels // LANES) * LANES
+    pitch = vectors_of(channels) * LANES
     winners = np.empty((*y.shape[:3], pitch) if keep else 0, dtype=np.uint8)
-    launch(
-        kernel, x, n, height, width, channels, *y.shape[1:3], *dilation, *taps,
-        *rows, *columns, y, winners if keep else None, pitch, threads(),
+    kernel.launch(
+        x=x, images=n, height=height, width=width, channels=channels, out_height=y.shape[1], out_width=y.shape[2],
+        down=dilation[0], right=dilation[1], kernel_height=taps[0], kernel_width=taps[1], row_pixel=rows.pixel,
+        row_first=rows.first, row_end=rows.end, column_pixel=columns.pixel, column_first=columns.first,
+        column_end=columns.end, y=y, winners=winners if keep else None, pitch=pitch,
     )  # fmt: skip
     return y, winners
 
@@ -309,9 +261,9 @@ def maximum_gradient(dy: Array, winners: Array, shape: Shape, window: Window) ->
     (kh, kw), (out_height, out_width) = window.kernel, dy.shape[1:3]
     if window == Window((kh, kw), (kh, kw)) and (height, width) == (kh * out_height, kw * out_width):
         dx = np.empty(shape, dtype=np.float32)
-        launch(
-            _maximum_gradient_tiled, dy, winners, winners.shape[3], n * out_height, out_width, channels, kh, kw, dx,
-            threads(),
+        _maximum_gradient_tiled.launch(
+            dy=dy, winners=winners, pitch=winners.shape[3], rows=n * out_height, columns=out_width, channels=channels,
+            kernel_height=kh, kernel_width=kw, dx=dx,
         )  # fmt: skip
         return dx
     return peaks_gradient(dy, winners, shape, *geometry(window, (height, width))[2:], kw)
@@ -320,9 +272,11 @@ def maximum_gradient(dy: Array, winners: Array, shape: Shape, window: Window) ->
 def peaks_gradient(dy: Array, winners: Array, shape: Shape, rows: Covers, columns: Covers, kernel_width: int) -> Array:
     """dx, where taps are numbered in lines of `kernel_width`."""
     dx = np.empty(shape, dtype=np.float32)
-    launch(
-        _maximum_gradient, dy, winners, winners.shape[3], *shape, *dy.shape[1:3], kernel_width, *rows, *columns, dx,
-        threads(),
+    _maximum_gradient.launch(
+        dy=dy, winners=winners, pitch=winners.shape[3], images=shape[0], height=shape[1], width=shape[2],
+        channels=shape[3], out_height=dy.shape[1], out_width=dy.shape[2], kernel_width=kernel_width,
+        row_first=rows.first, row_place=rows.place, row_tap=rows.tap, column_first=columns.first,
+        column_place=columns.place, column_tap=columns.tap, dx=dx,
     )  # fmt: skip
     return dx
 
@@ -332,9 +286,11 @@ def average(x: Array, window: Window, shares: Array) -> Array:
     n, height, width, channels = x.shape
     rows, columns, _, _ = geometry(window, (height, width))
     y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
-    launch(
-        _average, x, n, height, width, channels, *y.shape[1:3], *window.dilation, *window.kernel,
-        *rows, *columns, shares, y, threads(),
+    _average.launch(
+        x=x, images=n, height=height, width=width, channels=channels, out_height=y.shape[1], out_width=y.shape[2],
+        down=window.dilation[0], right=window.dilation[1], kernel_height=window.kernel[0],
+        kernel_width=window.kernel[1], row_pixel=rows.pixel, row_first=rows.first, row_end=rows.end,
+        column_pixel=columns.pixel, column_first=columns.first, column_end=columns.end, shares=shares, y=y,
     )  # fmt: skip
     return y
 
@@ -343,9 +299,10 @@ def average_gradient(dy: Array, shape: Shape, window: Window, shares: Array) -> 
     n, height, width, channels = shape
     _, _, rows, columns = geometry(window, (height, width))
     dx = np.empty(shape, dtype=np.float32)
-    launch(
-        _average_gradient, dy, n, height, width, channels, *dy.shape[1:3], *rows[:2],
-        *columns[:2], shares, dx, threads(),
+    _average_gradient.launch(
+        dy=dy, images=n, height=height, width=width, channels=channels, out_height=dy.shape[1], out_width=dy.shape[2],
+        row_first=rows.first, row_place=rows.place, column_first=columns.first, column_place=columns.place,
+        shares=shares, dx=dx,
     )  # fmt: skip
     return dx
 

@@ -7,23 +7,12 @@ from functools import lru_cache
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled.launch import Kernel, address, launch, scratch, split, threads_for, unpack
+from layernet.backend.compiled.lanes import BYTES, LANES
+from layernet.backend.compiled.launch import Kernel, address, split, threads_for
 from layernet.backend.compiled.pack import panels, transpose
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    NARROW_ROWS,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    fma,
-    load,
-    load_first,
-    load_float,
-    splat,
-    store_float,
-    tile,
-    total,
-)
+from layernet.backend.compiled.scratch import Scratch
+from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, tile
+from layernet.backend.compiled.vectors import fma, load, load_first, load_float, splat, store_float, total
 
 
 def pitch_of(columns: int) -> int:
@@ -39,12 +28,14 @@ def offsets(rows: int, row_step: int, columns: int = 1, column_step: int = 0, ba
     return np.concatenate([grid.ravel(), np.full(max(TILE_ROWS, NARROW_ROWS), grid[-1, -1])]).astype(np.int64)
 
 
+_SLABS = Scratch()
+
+
 @Kernel
-def _multiply(arguments, task):
+def _multiply(
+    task, tasks, a, a_rows, a_inner, rows, b, panel_step, b_inner, depth, c, c_rows, columns, bias, relu, by_rows,
+):  # fmt: skip
     """C = A B + bias for a share of the columns and rows."""
-    (
-        a, a_rows, a_inner, rows, b, panel_step, b_inner, depth, c, c_rows, columns, bias, relu, by_rows, tasks,
-    ) = unpack(arguments, 15)  # fmt: skip
     panels = (columns + TILE_COLUMNS - 1) // TILE_COLUMNS
     first, last = split((rows + TILE_ROWS - 1) // TILE_ROWS if by_rows else panels, task, tasks)
     row_begin, row_end = (first * TILE_ROWS, min(rows, last * TILE_ROWS)) if by_rows else (0, rows)
@@ -66,9 +57,10 @@ def _product(
     columns = out.shape[1]
     a_rows, c_rows = offsets(rows, a_row), offsets(rows, columns * 4)
     by_rows = rows // TILE_ROWS >= -(-columns // TILE_COLUMNS)
-    launch(
-        _multiply, a, a_rows, a_inner, rows, b, panel_step, b_inner, depth, out, c_rows,
-        columns, bias, int(relu), int(by_rows), threads_for(rows * columns * depth // 16),
+    _multiply.launch(
+        a=a, a_rows=a_rows, a_inner=a_inner, rows=rows, b=b, panel_step=panel_step, b_inner=b_inner, depth=depth, c=out,
+        c_rows=c_rows, columns=columns, bias=bias, relu=int(relu), by_rows=int(by_rows),
+        tasks=threads_for(rows * columns * depth // 16),
     )  # fmt: skip
 
 
@@ -81,11 +73,10 @@ FEW = TILE_COLUMNS
 
 
 @Kernel
-def _multiply_few(arguments, task):
+def _multiply_few(
+    task, tasks, weight, w_rows, outs, depth, columns, pitch, count, bias, relu, out, c_rows, slab, slab_size,
+):  # fmt: skip
     """out = x weight^T + bias for no more rows of x than a tile has columns: its rows are weights, read as they lie."""
-    (weight, w_rows, outs, depth, columns, pitch, count, bias, relu, out, c_rows, slab, slab_size, tasks) = unpack(
-        arguments, 14
-    )
     square = slab + task * slab_size
     first, last = split((outs + TILE_ROWS - 1) // TILE_ROWS, task, tasks)
     for o in range(first * TILE_ROWS, min(outs, last * TILE_ROWS), TILE_ROWS):
@@ -102,9 +93,8 @@ def _multiply_few(arguments, task):
 
 
 @Kernel
-def _multiply_one(arguments, task):
+def _multiply_one(task, tasks, weight, outs, depth, x, bias, relu, out):
     """out = weight x + bias for one x: the weights are read once, each row times x."""
-    (weight, outs, depth, x, bias, relu, out, tasks) = unpack(arguments, 8)
     first, last = split(outs, task, tasks)
     zero = splat(np.float32(0))
     for o in range(first, last):
@@ -133,14 +123,18 @@ def linear(x: Array, weight: Array, bias: Array | None, out: Array, relu: bool =
     """out (M, out) = x (M, in) weight^T + bias."""
     outs, depth = weight.shape
     if len(x) == 1:
-        launch(_multiply_one, weight, outs, depth, x, bias, int(relu), out, threads_for(weight.size))
+        _multiply_one.launch(
+            weight=weight, outs=outs, depth=depth, x=x, bias=bias, relu=int(relu), out=out,
+            tasks=threads_for(weight.size),
+        )  # fmt: skip
         return
     if len(x) <= FEW:
         columns = transpose(x, TILE_COLUMNS)
         room, tasks = TILE_ROWS * TILE_COLUMNS * 4, threads_for(weight.size)
-        launch(
-            _multiply_few, weight, offsets(outs, depth * 4), outs, depth, columns, TILE_COLUMNS, len(x), bias,
-            int(relu), out, offsets(TILE_ROWS, TILE_COLUMNS * 4), scratch("few", tasks * room), room, tasks,
+        _multiply_few.launch(
+            weight=weight, w_rows=offsets(outs, depth * 4), outs=outs, depth=depth, columns=columns, pitch=TILE_COLUMNS,
+            count=len(x), bias=bias, relu=int(relu), out=out, c_rows=offsets(TILE_ROWS, TILE_COLUMNS * 4),
+            slab=_SLABS.room(tasks * room), slab_size=room, tasks=tasks,
         )  # fmt: skip
         return
     pitch = pitch_of(outs)

@@ -11,12 +11,12 @@ from numba.extending import intrinsic
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import takes
-from layernet.backend.compiled.lanes import store_int, where_byte
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
-from layernet.backend.compiled.simd import LANES, load, load_float, splat, store
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split, threads
+from layernet.backend.compiled.vectors import load, load_float, splat, store, store_int, where_byte
 from layernet.backend.reference.randomness import _MULTIPLIERS, _WEYL, RandomOps
 
-_FEW = 1 << 12  # fewer are not worth the threads; and a loader, in its own thread, asks for few
+_FEW = 1 << 12  # fewer are drawn before a second thread has woken up
 
 
 def _signed(word: int) -> int:
@@ -49,8 +49,7 @@ def _round(c0: int, c1: int, c2: int, c3: int, k0: int, k1: int) -> Any:
 
 
 @Kernel
-def _words(arguments, task):
-    (key0, key1, draw, blocks, words, tasks) = unpack(arguments, 6)
+def _words(task, tasks, key0, key1, draw, blocks, words):
     first, last = split(blocks, task, tasks)
     for block in range(first, last):
         c0, c1, c2, c3 = block + 1, draw, 0, 0
@@ -66,9 +65,8 @@ def _words(arguments, task):
 
 
 @Kernel
-def _drop(arguments, task):
+def _drop(task, tasks, x, mask, vectors, constants, y):
     """y = x scale where the byte is 1, x 0 where it is 0: for whole vectors."""
-    (x, mask, vectors, constants, y, tasks) = unpack(arguments, 6)
     first, last = split(vectors, task, tasks)
     scale = splat(load_float(constants))
     for v in range(first, last):
@@ -78,18 +76,17 @@ def _drop(arguments, task):
 
 class CompiledRandomOps(RandomOps):
     def random_words(self, key: tuple[int, int], draw: int, count: int) -> Array:
-        if count < _FEW:
-            return super().random_words(key, draw, count)
         blocks = (count + 3) // 4
         words = np.empty(4 * blocks, dtype=np.uint64)
-        launch(_words, _signed(key[0]), _signed(key[1]), draw, blocks, words, threads())
+        tasks = 1 if count < _FEW else threads()
+        _words.launch(key0=_signed(key[0]), key1=_signed(key[1]), draw=draw, blocks=blocks, words=words, tasks=tasks)
         return words[:count]
 
     def drop(self, x: Array, mask: Array, scale: float) -> Array:
         if not takes(x) or mask.dtype != np.bool_ or mask.shape != x.shape or not mask.flags.c_contiguous:
             return super().drop(x, mask, scale)
         y, vectors = np.empty_like(x), x.size // LANES
-        launch(_drop, x, mask, vectors, np.array([scale], dtype=np.float32), y, threads())
+        _drop.launch(x=x, mask=mask, vectors=vectors, constants=np.array([scale], dtype=np.float32), y=y)
         if rest := x.size - vectors * LANES:  # masks are read a vector at a time, and no further than they go
             y.reshape(-1)[-rest:] = super().drop(x.reshape(-1)[-rest:], mask.reshape(-1)[-rest:], scale)
         return y

@@ -12,21 +12,22 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
-from layernet.backend.compiled.lanes import absolute, minimum
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.lanes import LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK, Rows
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.vecmath import exp, expm1, log1p, sigmoid
+from layernet.backend.compiled.vectors import (
+    absolute,
     fma,
     load_first,
     load_float,
     maximum,
+    minimum,
     splat,
     store_first,
     where_greater,
     where_positive,
 )
-from layernet.backend.compiled.vecmath import exp, expm1, log1p, sigmoid
 from layernet.backend.reference.rectifier import RectifierOps
 
 _HARDTANH, _ELU, _HARDSWISH = range(3)
@@ -37,10 +38,9 @@ _BELOW_THREE = np.nextafter(_THREE, _ZERO)
 
 
 @Kernel
-def _bent(arguments, task):
+def _bent(task, tasks, which, x, size, constants, y):
     """y = f(x), for the functions that need no logarithm."""
-    (which, x, size, constants, y, tasks) = unpack(arguments, 6)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     p, q = splat(load_float(constants)), splat(load_float(constants + 4))
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
@@ -55,10 +55,9 @@ def _bent(arguments, task):
 
 
 @Kernel
-def _bent_gradient(arguments, task):
+def _bent_gradient(task, tasks, which, dy, kept, size, constants, dx):
     """dx = dy f', from x for hardswish, otherwise from y."""
-    (which, dy, kept, size, constants, dx, tasks) = unpack(arguments, 7)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     p, q, zero, one = splat(load_float(constants)), splat(load_float(constants + 4)), splat(_ZERO), splat(_ONE)
     edge = splat(_BELOW_THREE)
     for v in range(first, last):
@@ -77,10 +76,9 @@ def _bent_gradient(arguments, task):
 
 
 @Kernel
-def _soft(arguments, task):
+def _soft(task, tasks, which, x, size, constants, y):
     """y = f(x), for the functions made of log(1 + exp(x))."""
-    (which, x, size, constants, y, tasks) = unpack(arguments, 6)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     beta, inverse = splat(load_float(constants)), splat(load_float(constants + 4))
     threshold, zero, one, two = splat(load_float(constants + 8)), splat(_ZERO), splat(_ONE), splat(_TWO)
     for v in range(first, last):
@@ -100,15 +98,14 @@ def _soft(arguments, task):
 
 
 @Kernel
-def _soft_gradient(arguments, task):
+def _soft_gradient(task, tasks, which, dy, kept, size, constants, dx):
     """dx = dy f'(x)"""
-    (which, dy, x, size, constants, dx, tasks) = unpack(arguments, 7)
-    first, last = split((size + LANES - 1) // LANES, task, tasks)
+    first, last = split(vectors_of(size), task, tasks)
     beta, threshold = splat(load_float(constants)), splat(load_float(constants + 8))
     zero, one, two = splat(_ZERO), splat(_ONE), splat(_TWO)
     for v in range(first, last):
         at, left = v * LANES * 4, size - v * LANES
-        g, a = load_first(dy + at, left), load_first(x + at, left)
+        g, a = load_first(dy + at, left), load_first(kept + at, left)
         if which == _SOFTPLUS:
             scaled = a * beta
             slope = where_greater(scaled, threshold, one, sigmoid(scaled))
@@ -126,9 +123,8 @@ def _soft_gradient(arguments, task):
 
 
 @Kernel
-def _prelu(arguments, task):
+def _prelu(task, tasks, x, rows, columns, weight, y):
     """y = x where x > 0, else weight x."""
-    (x, rows, columns, weight, y, tasks) = unpack(arguments, 6)
     first, last = split(rows, task, tasks)
     for row in range(first, last):
         for c in range(0, columns, LANES):
@@ -138,9 +134,8 @@ def _prelu(arguments, task):
 
 
 @Kernel
-def _prelu_gradient(arguments, task):
+def _prelu_gradient(task, tasks, x, dy, rows, columns, weight, dx, sums):
     """dx = dy where x > 0, else weight dy; per task the sums of dy min(x, 0) over each column."""
-    (x, dy, rows, columns, weight, dx, sums, tasks) = unpack(arguments, 8)
     first, last = split(rows, task, tasks)
     own, zero = sums + task * columns * 4, splat(_ZERO)
     for begin in range(first, last, BLOCK):
@@ -159,13 +154,14 @@ def _prelu_gradient(arguments, task):
 
 def _apply(kernel: Kernel, which: int, x: Array, *constants: float) -> Array:
     y = np.empty_like(x)
-    launch(kernel, which, x, x.size, np.array([*constants, 0, 0], dtype=np.float32), y, threads())
+    kernel.launch(which=which, x=x, size=x.size, constants=np.array([*constants, 0, 0], dtype=np.float32), y=y)
     return y
 
 
 def _back(kernel: Kernel, which: int, dy: Array, kept: Array, *constants: float) -> Array:
     dy, dx = gradient(dy, kept.shape), np.empty_like(kept)
-    launch(kernel, which, dy, kept, dy.size, np.array([*constants, 0, 0], dtype=np.float32), dx, threads())
+    numbers = np.array([*constants, 0, 0], dtype=np.float32)
+    kernel.launch(which=which, dy=dy, kept=kept, size=dy.size, constants=numbers, dx=dx)
     return dx
 
 
@@ -221,7 +217,7 @@ class CompiledRectifierOps(RectifierOps):
         if not takes(x, weight) or not by_channel(x.shape[-1], weight):
             return super().prelu(x, weight)
         view, y = Rows.of(x), np.empty_like(x)
-        launch(_prelu, x, view.rows, view.columns, view.spread(weight), y, threads())
+        _prelu.launch(x=x, rows=view.rows, columns=view.columns, weight=view.spread(weight), y=y)
         return y, (x, weight)
 
     def prelu_backward(
@@ -232,5 +228,7 @@ class CompiledRectifierOps(RectifierOps):
             return super().prelu_backward(dy, res, need_dx=need_dx, need_dw=need_dw)
         dy, view, dx = gradient(dy, x.shape), Rows.of(x), np.empty_like(x) if need_dx else None
         sums = np.zeros((threads(), view.columns), dtype=np.float32)
-        launch(_prelu_gradient, x, dy, view.rows, view.columns, view.spread(weight), dx, sums, threads())
+        _prelu_gradient.launch(
+            x=x, dy=dy, rows=view.rows, columns=view.columns, weight=view.spread(weight), dx=dx, sums=sums,
+        )  # fmt: skip
         return dx, view.gather(sums).astype(np.float32)

@@ -15,18 +15,10 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import gradient, takes
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
-from layernet.backend.compiled.simd import (
-    LANES,
-    fma,
-    load,
-    load_first,
-    load_float,
-    load_int,
-    splat,
-    store,
-    store_first,
-)
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split, threads
+from layernet.backend.compiled.scratch import Scratch
+from layernet.backend.compiled.vectors import fma, load, load_first, load_float, load_int, splat, store, store_first
 from layernet.backend.reference.resample import ResampleOps
 
 _BLOCK = 4 * LANES
@@ -40,12 +32,14 @@ class _Bands(NamedTuple):
     weight: Array
 
 
+_SLABS = Scratch()
+
+
 @Kernel
-def _resample(arguments, task):
-    (
-        x, images, height, width, channels, out_height, out_width, row_first, row_start, row_weight, column_first,
-        column_start, column_weight, y, lines, pitch, tasks,
-    ) = unpack(arguments, 17)  # fmt: skip
+def _resample(
+    task, tasks, x, images, height, width, channels, out_height, out_width, row_first, row_start, row_weight,
+    column_first, column_start, column_weight, y, lines, pitch,
+):  # fmt: skip
     begin, end = split(images * out_height, task, tasks)
     pixel, numbers = channels * 4, width * channels
     line, zero = lines + task * pitch, splat(np.float32(0))
@@ -110,8 +104,12 @@ def resample(x: Array, rows: _Bands, columns: _Bands) -> Array:
     n, height, width, channels = x.shape
     y = np.empty((n, len(rows.first), len(columns.first), channels), dtype=np.float32)
     pitch = -(-(width * channels + LANES) * 4 // 64) * 64
-    lines = scratch("resample", threads() * pitch)
-    launch(_resample, x, n, height, width, channels, *y.shape[1:3], *rows, *columns, y, lines, pitch, threads())
+    lines = _SLABS.room(threads() * pitch)
+    _resample.launch(
+        x=x, images=n, height=height, width=width, channels=channels, out_height=y.shape[1], out_width=y.shape[2],
+        row_first=rows.first, row_start=rows.start, row_weight=rows.weight, column_first=columns.first,
+        column_start=columns.start, column_weight=columns.weight, y=y, lines=lines, pitch=pitch,
+    )  # fmt: skip
     return y
 
 

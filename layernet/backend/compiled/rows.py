@@ -12,12 +12,14 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
-from layernet.backend.compiled.lanes import first_or, largest
-from layernet.backend.compiled.launch import Kernel, launch, split, threads, unpack
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.launch import Kernel, split, threads
 from layernet.backend.compiled.norm import BLOCK
-from layernet.backend.compiled.simd import (
-    LANES,
+from layernet.backend.compiled.vecmath import exp
+from layernet.backend.compiled.vectors import (
+    first_or,
     fma,
+    largest,
     load_first,
     load_float,
     maximum,
@@ -26,7 +28,6 @@ from layernet.backend.compiled.simd import (
     store_float,
     total,
 )
-from layernet.backend.compiled.vecmath import exp
 from layernet.backend.reference.norm import NormOps
 from layernet.backend.reference.rectifier import RectifierOps
 
@@ -35,9 +36,8 @@ _LOWEST = np.finfo(np.float32).min
 
 
 @Kernel
-def _softmax(arguments, task):
+def _softmax(task, tasks, x, rows, size, y):
     """y = exp(x - max x) / sum of that."""
-    (x, rows, size, y, tasks) = unpack(arguments, 5)
     first, last = split(rows, task, tasks)
     zero, lowest = splat(_ZERO), splat(_MINUS_INFINITY)
     for row in range(first, last):
@@ -56,9 +56,8 @@ def _softmax(arguments, task):
 
 
 @Kernel
-def _softmax_gradient(arguments, task):
+def _softmax_gradient(task, tasks, dy, y, rows, size, dx):
     """dx = y (dy - sum of dy y)"""
-    (dy, y, rows, size, dx, tasks) = unpack(arguments, 6)
     first, last = split(rows, task, tasks)
     for row in range(first, last):
         at = row * size * 4
@@ -73,9 +72,8 @@ def _softmax_gradient(arguments, task):
 
 
 @Kernel
-def _log_softmax(arguments, task):
+def _log_softmax(task, tasks, x, rows, size, y):
     """y = x - max x - log of the sum of exp of that, from the lowest float on."""
-    (x, rows, size, y, tasks) = unpack(arguments, 5)
     first, last = split(rows, task, tasks)
     zero, lowest, floor = splat(_ZERO), splat(_MINUS_INFINITY), splat(_LOWEST)
     for row in range(first, last):
@@ -94,9 +92,8 @@ def _log_softmax(arguments, task):
 
 
 @Kernel
-def _log_softmax_gradient(arguments, task):
+def _log_softmax_gradient(task, tasks, dy, y, rows, size, dx):
     """dx = dy - exp(y) times the sum of dy"""
-    (dy, y, rows, size, dx, tasks) = unpack(arguments, 6)
     first, last = split(rows, task, tasks)
     for row in range(first, last):
         at, part = row * size * 4, splat(_ZERO)
@@ -109,9 +106,8 @@ def _log_softmax_gradient(arguments, task):
 
 
 @Kernel
-def _normalise(arguments, task):
+def _normalise(task, tasks, x, rows, size, centred, weight, bias, eps, means, rstds, y):
     """y = (x - mean) rstd weight + bias, a row at a time; RMS norm leaves the mean at 0."""
-    (x, rows, size, centred, weight, bias, eps, means, rstds, y, tasks) = unpack(arguments, 11)
     first, last = split(rows, task, tasks)
     zero, count, least = splat(_ZERO), np.float32(size), load_float(eps)
     for row in range(first, last):
@@ -140,9 +136,8 @@ def _normalise(arguments, task):
 
 
 @Kernel
-def _normalise_gradient(arguments, task):
+def _normalise_gradient(task, tasks, x, dy, rows, size, centred, weight, means, rstds, dx, sums, parts):
     """dx = rstd (g - mean g - xhat mean(g xhat)), g = dy weight; per task the sums of dy xhat and of dy."""
-    (x, dy, rows, size, centred, weight, means, rstds, dx, sums, parts, tasks) = unpack(arguments, 12)
     first, last = split(rows, task, tasks)
     zero, count = splat(_ZERO), np.float32(size)
     own, part = sums + task * size * 8, parts + task * size * 8
@@ -203,7 +198,10 @@ def normalise(
     means, rstds = np.empty((2, rows), dtype=np.float32)
     y = np.empty_like(x)
     least = np.array([eps], dtype=np.float32)
-    launch(_normalise, x, rows, size, int(centred), weight, bias, least, means, rstds, y, threads())
+    _normalise.launch(
+        x=x, rows=rows, size=size, centred=int(centred), weight=weight, bias=bias, eps=least, means=means, rstds=rstds,
+        y=y,
+    )  # fmt: skip
     return (y, _Rows(x, means, rstds, weight, centred)) if rstds.all() else None
 
 
@@ -212,9 +210,9 @@ def normalise_gradient(dy: Array, res: _Rows, need_dx: bool) -> tuple[Array | No
     rows, size = _count(dy), dy.shape[-1]
     dx = np.empty_like(dy) if need_dx else None
     sums, parts = np.zeros((2, threads(), 2, size), dtype=np.float32)
-    launch(
-        _normalise_gradient, res.x, dy, rows, size, int(res.centred), res.weight, res.means, res.rstds, dx, sums, parts,
-        threads(),
+    _normalise_gradient.launch(
+        x=res.x, dy=dy, rows=rows, size=size, centred=int(res.centred), weight=res.weight, means=res.means,
+        rstds=res.rstds, dx=dx, sums=sums, parts=parts,
     )  # fmt: skip
     dw, db = sums.sum(axis=0)
     return dx, dw, db
@@ -225,7 +223,7 @@ class CompiledRowOps(RectifierOps, NormOps):
         if not takes(x):
             return super().softmax(x)
         y = np.empty_like(x)
-        launch(_softmax, x, _count(x), x.shape[-1], y, threads())
+        _softmax.launch(x=x, rows=_count(x), size=x.shape[-1], y=y)
         return y, y
 
     def softmax_backward(self, dy: Array, res: Any) -> Array:
@@ -233,21 +231,21 @@ class CompiledRowOps(RectifierOps, NormOps):
             return super().softmax_backward(dy, res)
         dy = np.ascontiguousarray(dy)
         dx = np.empty_like(dy)
-        launch(_softmax_gradient, dy, res, _count(dy), dy.shape[-1], dx, threads())
+        _softmax_gradient.launch(dy=dy, y=res, rows=_count(dy), size=dy.shape[-1], dx=dx)
         return dx
 
     def log_softmax(self, x: Array) -> tuple[Array, Any]:
         if not takes(x):
             return super().log_softmax(x)
         y = np.empty_like(x)
-        launch(_log_softmax, x, _count(x), x.shape[-1], y, threads())
+        _log_softmax.launch(x=x, rows=_count(x), size=x.shape[-1], y=y)
         return y, y
 
     def log_softmax_backward(self, dy: Array, res: Any) -> Array:
         if not takes(res):
             return super().log_softmax_backward(dy, res)
         dy, dx = gradient(dy, res.shape), np.empty_like(res)
-        launch(_log_softmax_gradient, dy, res, _count(dy), dy.shape[-1], dx, threads())
+        _log_softmax_gradient.launch(dy=dy, y=res, rows=_count(dy), size=dy.shape[-1], dx=dx)
         return dx
 
     def layer_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Any]:

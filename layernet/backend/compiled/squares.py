@@ -7,7 +7,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from layernet.backend.compiled.simd import _FLOAT, _INT32, _INT64, _VECTOR, LANES, _constant, _fma, _pointer, _splat
+from layernet.backend.compiled.lanes import LANES
+from layernet.backend.compiled.llvm import FLOAT, INT32, INT64, VECTOR, broadcast, constant, multiply_add, pointer
 
 
 def _mates(matrix):
@@ -42,14 +43,14 @@ def transform(matrix, cut=False):
         terms = sorted(((w, v) for w, v in zip(weights, vectors, strict=True) if w), key=lambda t: abs(t[0]) != 1)
         (weight, result), *rest = terms
         if weight != 1:
-            result = builder.fmul(_constant(weight), result) if weight != -1 else builder.fneg(result)
+            result = builder.fmul(constant(weight), result) if weight != -1 else builder.fneg(result)
         for weight, vector in rest:
             if weight == 1:
                 result = builder.fadd(result, vector)
             elif weight == -1:
                 result = builder.fsub(result, vector)
             else:
-                result = _fma(builder, _constant(weight), vector, result)
+                result = multiply_add(builder, constant(weight), vector, result)
         return result
 
     mates = _mates(matrix)
@@ -68,8 +69,8 @@ def transform(matrix, cut=False):
             if scale == 1:
                 results[i], results[mate] = builder.fadd(e, o), builder.fsub(e, o)
             else:
-                results[i] = _fma(builder, _constant(scale), o, e)
-                results[mate] = _fma(builder, _constant(-scale), o, e)
+                results[i] = multiply_add(builder, constant(scale), o, e)
+                results[mate] = multiply_add(builder, constant(-scale), o, e)
         return results
 
     def generate(context, builder, signature, values):
@@ -77,10 +78,10 @@ def transform(matrix, cut=False):
         inside, zeros = rest or (None, None)
 
         def at(base, i, down, j, right):
-            return builder.add(base, builder.add(builder.mul(down, _INT64(i)), builder.mul(right, _INT64(j))))
+            return builder.add(base, builder.add(builder.mul(down, INT64(i)), builder.mul(right, INT64(j))))
 
         def bit(number):
-            return builder.trunc(builder.lshr(inside, _INT64(number)), ir.IntType(1))
+            return builder.trunc(builder.lshr(inside, INT64(number)), ir.IntType(1))
 
         def where(i, j):
             there = at(source, i, row, j, column)
@@ -88,14 +89,14 @@ def transform(matrix, cut=False):
 
         halves = []
         for j in range(ins):
-            line = [builder.load(_pointer(builder, where(i, j), _VECTOR), align=4) for i in range(ins)]
+            line = [builder.load(pointer(builder, where(i, j), VECTOR), align=4) for i in range(ins)]
             halves.append(product(builder, line))
         for i in range(outs):
             line = [halves[j][i] for j in range(ins)]
             for j, value in enumerate(product(builder, line)):
                 builder.store(
                     value,
-                    _pointer(builder, at(target, i, target_row, j, target_column), _VECTOR),
+                    pointer(builder, at(target, i, target_row, j, target_column), VECTOR),
                     align=4,
                 )
         return context.get_dummy_value()
@@ -123,16 +124,16 @@ def multiply_by_square(typingctx, rows, square, target, pitch, count):
         rows, square, target, pitch, count = values
 
         def vector(base, i):
-            return _pointer(builder, builder.add(base, _INT64(4 * LANES * i)), _VECTOR)
+            return pointer(builder, builder.add(base, INT64(4 * LANES * i)), VECTOR)
 
         held = [builder.load(vector(square, i), align=4) for i in range(LANES)]
         with cgutils.for_range(builder, count) as loop:
             at = builder.mul(loop.index, pitch)
             row = builder.add(rows, at)
-            sums = [_constant(0.0)] * 2  # two chains: each waits for itself
+            sums = [constant(0.0)] * 2  # two chains: each waits for itself
             for i in range(LANES):
-                number = builder.load(_pointer(builder, builder.add(row, _INT64(4 * i)), _FLOAT), align=4)
-                sums[i % 2] = _fma(builder, _splat(builder, number), held[i], sums[i % 2])
+                number = builder.load(pointer(builder, builder.add(row, INT64(4 * i)), FLOAT), align=4)
+                sums[i % 2] = multiply_add(builder, broadcast(builder, number), held[i], sums[i % 2])
             builder.store(builder.fadd(*sums), vector(builder.add(target, at), 0), align=4)
         return context.get_dummy_value()
 
@@ -146,7 +147,7 @@ def transpose_square(typingctx, source, source_pitch, target, target_pitch):
     def generate(context, builder, signature, values):
         source, source_pitch, target, target_pitch = values
         rows = [
-            builder.load(_pointer(builder, builder.add(source, builder.mul(source_pitch, _INT64(i))), _VECTOR), align=4)
+            builder.load(pointer(builder, builder.add(source, builder.mul(source_pitch, INT64(i))), VECTOR), align=4)
             for i in range(LANES)
         ]
         # Eklundh: exchange the off-diagonal quarters of blocks of 2, 4, 8, ... rows and columns
@@ -154,15 +155,15 @@ def transpose_square(typingctx, source, source_pitch, target, target_pitch):
         while half < LANES:
             first = [lane + LANES - half if lane & half else lane for lane in range(LANES)]
             second = [lane + LANES if lane & half else lane + half for lane in range(LANES)]
-            masks = [ir.Constant(ir.VectorType(_INT32, LANES), mask) for mask in (first, second)]
+            masks = [ir.Constant(ir.VectorType(INT32, LANES), mask) for mask in (first, second)]
             for i in range(LANES):
                 if not i & half:
                     a, b = rows[i], rows[i + half]
                     rows[i], rows[i + half] = (builder.shuffle_vector(a, b, mask) for mask in masks)
             half *= 2
         for i in range(LANES):
-            to = builder.add(target, builder.mul(target_pitch, _INT64(i)))
-            builder.store(rows[i], _pointer(builder, to, _VECTOR), align=4)
+            to = builder.add(target, builder.mul(target_pitch, INT64(i)))
+            builder.store(rows[i], pointer(builder, to, VECTOR), align=4)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 4), generate

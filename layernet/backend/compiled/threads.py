@@ -8,7 +8,7 @@ from typing import Any
 
 import numba
 
-from layernet.backend.compiled.simd import LANES
+from layernet.backend.compiled.lanes import LANES
 from layernet.backend.numpy_threads import workers
 from layernet.backend.pool import one_blas_thread
 

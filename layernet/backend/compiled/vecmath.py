@@ -13,8 +13,18 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from layernet.backend.compiled.lanes import absolute, minimum, nearest, power_of_two, with_sign
-from layernet.backend.compiled.simd import fma, maximum, splat, where_greater, where_positive
+from layernet.backend.compiled.vectors import (
+    absolute,
+    fma,
+    maximum,
+    minimum,
+    nearest,
+    power_of_two,
+    splat,
+    where_greater,
+    where_positive,
+    with_sign,
+)
 from layernet.backend.reference.activation import _ERF32
 
 _LOG2E = np.float32(math.log2(math.e))

@@ -10,13 +10,13 @@ from layernet.backend import compiled
 from layernet.backend.compiled import launch
 
 
-def kernels() -> Iterator[launch.Kernel]:
-    """Every kernel of this room."""
+def kernels() -> Iterator[launch.Routine]:
+    """Every kernel of this room, and what they call by its address."""
     for found in pkgutil.iter_modules(compiled.__path__):
         module = importlib.import_module(f"{compiled.__name__}.{found.name}")
         for value in vars(module).values():
             for item in value.values() if isinstance(value, dict) else [value]:
-                if isinstance(item, launch.Kernel) and item.function.__module__ == module.__name__:
+                if isinstance(item, launch.Routine) and item.function.__module__ == module.__name__:
                     yield item
 
 

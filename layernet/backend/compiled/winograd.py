@@ -6,7 +6,6 @@ import numpy as np
 from numba import njit
 
 from layernet.backend import Array
-from layernet.backend.compiled import simd
 from layernet.backend.compiled.filtering import (
     INPUT,
     NEAR,
@@ -17,24 +16,13 @@ from layernet.backend.compiled.filtering import (
     prefetch_tiles,
     spread_window,
 )
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, run_routine, split, threads
 from layernet.backend.compiled.product import offsets
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    NARROW_ROWS,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    load,
-    load_first,
-    maximum,
-    narrow_tile,
-    splat,
-    store,
-    store_first,
-    tile,
-)
+from layernet.backend.compiled.scratch import FREQUENCIES, SLABS, TILES
 from layernet.backend.compiled.squares import STEADY, multiply_by_square
+from layernet.backend.compiled.tile import NARROW_ROWS, TILE_COLUMNS, TILE_ROWS, narrow_tile, tile
+from layernet.backend.compiled.vectors import load, load_first, maximum, splat, store, store_first
 from layernet.backend.compiled.winograd_filters import crosswise_filters, filter_room, transform_filters, turned_filters
 
 BLOCK_BYTES = 400_000
@@ -54,16 +42,16 @@ FILTER_BYTES = 4 << 20
 def _finish(transform, a, products, m_step, index, y, bias, relu, out_height, out_width, outs, begin, end, spare):
     """Transform a tile's products back and store what lies in the image, for channels `begin` to before `end`."""
     n, i, j = place(index, (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE, SIDE)
-    vectors = (end - begin + LANES - 1) // LANES
+    vectors = vectors_of(end - begin)
     plain = not bias and not relu
     rows, columns = min(SIDE, out_height - i), min(SIDE, out_width - j)
     if plain and rows == SIDE and columns == SIDE and end % LANES == 0:
         target = y + ((n * out_height + i) * out_width + j) * outs * 4 + begin * 4
-        simd.run(
+        run_routine(
             transform, OUTPUT, products, a * m_step, m_step, target, out_width * outs * 4, outs * 4, vectors, 0, 0
         )  # fmt: skip
         return
-    simd.run(
+    run_routine(
         transform, OUTPUT, products, a * m_step, m_step, spare, SIDE * vectors * BYTES, vectors * BYTES, vectors, 0, 0
     )  # fmt: skip
     floor = splat(np.float32(0)) if relu else splat(np.float32(-np.inf))
@@ -83,13 +71,12 @@ def _finish(transform, a, products, m_step, index, y, bias, relu, out_height, ou
 
 
 @Kernel
-def _convolve(arguments, task):
+def _convolve(
+    task, tasks, transform, a, x, u, u_step, y, bias, relu, images, height, width, ins, out_height, out_width, outs,
+    top, left, block, panels, panel_width, a_rows, c_rows, slab, slab_size,
+):  # fmt: skip
     """y = conv(x, w) for a share of the tiles, a block at a time: transform, multiply, transform back, store."""
-    (
-        transform, a, x, u, u_step, y, bias, relu, images, height, width, ins, out_height, out_width, outs,
-        top, left, block, panels, panel_width, a_rows, c_rows, slab, slab_size, tasks,
-    ) = unpack(arguments, 25)  # fmt: skip
-    in_pitch = (ins + LANES - 1) // LANES * BYTES
+    in_pitch = vectors_of(ins) * BYTES
     out_pitch = panels * panel_width * 4
     v_step, m_step = block * in_pitch + 64, block * out_pitch + 64
     spare = slab + task * slab_size
@@ -148,12 +135,11 @@ def _convolve(arguments, task):
 
 
 @Kernel
-def _transform_inputs(arguments, task):
+def _transform_inputs(
+    task, tasks, transform, a, x, height, width, ins, down, across, top, left, tiles, v, v_step, slab, slab_size,
+):  # fmt: skip
     """V = B^T x B for a share of all tiles."""
-    (transform, a, x, height, width, ins, down, across, top, left, tiles, v, v_step, slab, slab_size, tasks) = unpack(
-        arguments, 16
-    )
-    pitch = (ins + LANES - 1) // LANES * BYTES
+    pitch = vectors_of(ins) * BYTES
     spare = slab + task * slab_size
     store(spare, splat(np.float32(0)))
     first, last = split(tiles, task, tasks)
@@ -167,13 +153,12 @@ def _transform_inputs(arguments, task):
 
 
 @Kernel
-def _convolve_panels(arguments, task):
+def _convolve_panels(
+    task, tasks, transform, a, r, w, turned, v, v_step, y, bias, relu, tiles, ins, out_height, out_width, outs, panels,
+    depth_block, a_rows, c_rows, m_step, slab, slab_size,
+):  # fmt: skip
     """y for a share of the panels of output channels, all tiles at once; filters are transformed as they are used."""
-    (
-        transform, a, r, w, turned, v, v_step, y, bias, relu, tiles, ins, out_height, out_width, outs,
-        panels, depth_block, a_rows, c_rows, m_step, slab, slab_size, tasks,
-    ) = unpack(arguments, 23)  # fmt: skip
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, TILE_COLUMNS * 4
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, TILE_COLUMNS * 4
     u = slab + task * slab_size
     u_step = depth_block * TILE_COLUMNS * 4 + 64
     products = u + a * a * u_step
@@ -232,23 +217,24 @@ def convolve(
         _by_panels(x, filters, bias, padding, out, relu, turned)
         return
     u_step = panels * ins * panel_width * 4 + 64  # off the powers of two, where all frequencies would meet in one set
-    u = scratch("u", a * a * u_step)
+    u = FREQUENCIES.room(a * a * u_step)
     room = filter_room(a, r)
-    of_filters = (outs, ins, 1) if turned else (ins, outs, 0)
-    launch(
-        transform_filters, transform, a, r, filters, *of_filters, u, u_step, panels, panel_width,
-        scratch("convolve", threads() * room), room, threads(),
+    transform_filters.launch(
+        transform=transform, a=a, r=r, w=filters, ins=outs if turned else ins, outs=ins if turned else outs,
+        turned=int(turned), u=u, u_step=u_step, panels=panels, panel_width=panel_width,
+        slab=SLABS.room(threads() * room), slab_size=room,
     )  # fmt: skip
     rows = TILE_ROWS if panel_width == TILE_COLUMNS else NARROW_ROWS
-    in_pitch, out_pitch = -(-ins // LANES) * BYTES, panels * panel_width * 4
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, panels * panel_width * 4
     block = max(rows, min(BLOCK_ROWS, BLOCK_BYTES // (a * a * (in_pitch + out_pitch))) // rows * rows)
     slab = BYTES + a * a * (in_pitch + block * (in_pitch + out_pitch) + 128) + SIDE * SIDE * out_pitch
     slab = -(-slab // 64) * 64
     a_rows, c_rows = offsets(rows, in_pitch), offsets(rows, out_pitch)
-    launch(
-        _convolve, transform, a, x, u, u_step, out, bias, int(relu),
-        n, height, width, ins, out_height, out_width, outs, *padding, block, panels, panel_width,
-        a_rows, c_rows, scratch("convolve", threads() * slab), slab, threads(),
+    _convolve.launch(
+        transform=transform, a=a, x=x, u=u, u_step=u_step, y=out, bias=bias, relu=int(relu), images=n, height=height,
+        width=width, ins=ins, out_height=out_height, out_width=out_width, outs=outs, top=padding[0], left=padding[1],
+        block=block, panels=panels, panel_width=panel_width, a_rows=a_rows, c_rows=c_rows,
+        slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip
 
 
@@ -263,21 +249,23 @@ def _by_panels(
     transform = TRANSFORMS[r].address
     down, across = -(-out_height // SIDE), -(-out_width // SIDE)
     tiles = n * down * across
-    in_pitch = -(-ins // LANES) * BYTES
+    in_pitch = vectors_of(ins) * BYTES
     v_step = (tiles + TILE_ROWS) * in_pitch + 64
-    v = scratch("chunk", a * a * v_step)
+    v = TILES.room(a * a * v_step)
     window = BYTES + a * a * in_pitch
-    launch(
-        _transform_inputs, transform, a, x, height, width, ins, down, across, *padding, tiles, v, v_step,
-        scratch("convolve", threads() * window), window, threads(),
+    _transform_inputs.launch(
+        transform=transform, a=a, x=x, height=height, width=width, ins=ins, down=down, across=across, top=padding[0],
+        left=padding[1], tiles=tiles, v=v, v_step=v_step, slab=SLABS.room(threads() * window),
+        slab_size=window,
     )  # fmt: skip
     depth_block = 64
     m_step = (tiles + TILE_ROWS) * TILE_COLUMNS * 4 + 64
     slab = a * a * (depth_block * TILE_COLUMNS * 4 + 64 + m_step) + filter_room(a, r)
     slab = -(-slab // 64) * 64
     a_rows, c_rows = offsets(TILE_ROWS, in_pitch), offsets(TILE_ROWS, TILE_COLUMNS * 4)
-    launch(
-        _convolve_panels, transform, a, r, filters, int(turned), v, v_step, out, bias, int(relu), tiles, ins,
-        out_height, out_width, outs, -(-outs // TILE_COLUMNS), depth_block, a_rows, c_rows, m_step,
-        scratch("convolve", threads() * slab), slab, threads(),
+    _convolve_panels.launch(
+        transform=transform, a=a, r=r, w=filters, turned=int(turned), v=v, v_step=v_step, y=out, bias=bias,
+        relu=int(relu), tiles=tiles, ins=ins, out_height=out_height, out_width=out_width, outs=outs,
+        panels=-(-outs // TILE_COLUMNS), depth_block=depth_block, a_rows=a_rows, c_rows=c_rows, m_step=m_step,
+        slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip

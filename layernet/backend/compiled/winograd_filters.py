@@ -5,18 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from layernet.backend.compiled import simd
 from layernet.backend.compiled.filtering import FILTER
-from layernet.backend.compiled.launch import Kernel, split, unpack
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    load,
-    load_first,
-    splat,
-    store,
-)
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, run_routine, split
 from layernet.backend.compiled.squares import transpose_square
+from layernet.backend.compiled.vectors import load, load_first, splat, store
 
 
 @njit
@@ -31,11 +24,11 @@ def turned_filters(transform, a, r, w, ins, first, last, c, target, u_step, pane
             to = target + ((o - first) * panel_width + v) * 4
             source = w + (o * r * r + r * r - 1) * ins * 4 + (c + v) * 4
             if c + v + LANES <= ins:
-                simd.run(transform, FILTER, source, r * column, column, to, a * u_step, u_step, 1, 0, 0)
+                run_routine(transform, FILTER, source, r * column, column, to, a * u_step, u_step, 1, 0, 0)
             else:
                 for i in range(r * r):
                     store(spare + i * BYTES, load_first(source + i * column, ins - c - v))
-                simd.run(transform, FILTER, spare, r * BYTES, BYTES, to, a * u_step, u_step, 1, 0, 0)
+                run_routine(transform, FILTER, spare, r * BYTES, BYTES, to, a * u_step, u_step, 1, 0, 0)
 
 
 @njit
@@ -55,11 +48,11 @@ def crosswise_filters(transform, a, r, w, ins, outs, o0, c, target, u_step, pane
             for f in range(a * a):
                 store(to + f * step, zero)
         elif c + LANES <= ins:
-            simd.run(transform, FILTER, source, r * ins * 4, ins * 4, to, a * step, step, 1, 0, 0)
+            run_routine(transform, FILTER, source, r * ins * 4, ins * 4, to, a * step, step, 1, 0, 0)
         else:
             for i in range(r * r):
                 store(spare + i * BYTES, load_first(source + i * ins * 4, ins - c))
-            simd.run(transform, FILTER, spare, r * BYTES, BYTES, to, a * step, step, 1, 0, 0)
+            run_routine(transform, FILTER, spare, r * BYTES, BYTES, to, a * step, step, 1, 0, 0)
     for f in range(a * a):
         if c + LANES <= ins:
             transpose_square(turned + f * step, BYTES, target + f * u_step, panel_width * 4)
@@ -75,14 +68,13 @@ def filter_room(a: int, r: int) -> int:
 
 
 @Kernel
-def transform_filters(arguments, task):
+def transform_filters(
+    task, tasks, transform, a, r, w, ins, outs, turned, u, u_step, panels, panel_width, slab, slab_size,
+):  # fmt: skip
     """U[f, panel, k, :] for a share of the panels and k; k counts filters where they are turned, else channels."""
-    (transform, a, r, w, ins, outs, turned, u, u_step, panels, panel_width, slab, slab_size, tasks) = unpack(
-        arguments, 14
-    )
     spare = slab + task * slab_size
     depth = outs if turned else ins
-    blocks = (depth + LANES - 1) // LANES
+    blocks = vectors_of(depth)
     first, last = split(panels * blocks, task, tasks)
     for block in range(first, last):
         panel, k = block // blocks, block % blocks * LANES

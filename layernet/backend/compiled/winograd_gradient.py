@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from layernet.backend import Array
-from layernet.backend.compiled import simd
 from layernet.backend.compiled.crosswise import multiply_crosswise
 from layernet.backend.compiled.direct_gradient import add_parts
 from layernet.backend.compiled.filtering import (
@@ -19,19 +18,12 @@ from layernet.backend.compiled.filtering import (
     prefetch_tiles,
     spread_window,
 )
-from layernet.backend.compiled.launch import Kernel, launch, scratch, split, threads, unpack
+from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
+from layernet.backend.compiled.launch import Kernel, run_routine, split, threads
 from layernet.backend.compiled.product import offsets
-from layernet.backend.compiled.simd import (
-    BYTES,
-    LANES,
-    TILE_COLUMNS,
-    TILE_ROWS,
-    load,
-    splat,
-    store,
-    store_first,
-    tile,
-)
+from layernet.backend.compiled.scratch import FREQUENCIES, SLABS, TILES
+from layernet.backend.compiled.tile import TILE_COLUMNS, TILE_ROWS, tile
+from layernet.backend.compiled.vectors import load, splat, store, store_first
 from layernet.backend.compiled.winograd import BLOCK_ROWS
 
 OWN_BYTES = 450_000
@@ -45,13 +37,12 @@ FEW_TILES = 96
 
 
 @Kernel
-def _transform_both(arguments, task):
+def _transform_both(
+    task, tasks, transform, a, x, dy, height, width, ins, out_height, out_width, outs, top, left, begin, count, v,
+    v_step, z, z_step, slab, slab_size,
+):  # fmt: skip
     """V = B^T x B and Z = A dy A^T for a share of a chunk of tiles."""
-    (
-        transform, a, x, dy, height, width, ins, out_height, out_width, outs,
-        top, left, begin, count, v, v_step, z, z_step, slab, slab_size, tasks,
-    ) = unpack(arguments, 21)  # fmt: skip
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     spare = slab + task * slab_size
     store(spare, splat(np.float32(0)))
     down, across = (out_height + SIDE - 1) // SIDE, (out_width + SIDE - 1) // SIDE
@@ -72,12 +63,11 @@ def _transform_both(arguments, task):
 
 
 @Kernel
-def _multiply_frequencies(arguments, task):
+def _multiply_frequencies(
+    task, tasks, frequencies, count, ins, outs, v, v_step, z, z_step, du, du_step, a_rows, c_rows, onto,
+):  # fmt: skip
     """dU[f] = or += Z[f]^T V[f] for a share of the frequencies."""
-    (
-        frequencies, count, ins, outs, v, v_step, z, z_step, du, du_step, a_rows, c_rows, onto, tasks,
-    ) = unpack(arguments, 14)  # fmt: skip
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     start = -1 if onto else 0
     first, last = split(frequencies, task, tasks)
     for f in range(first, last):
@@ -90,13 +80,12 @@ def _multiply_frequencies(arguments, task):
 
 
 @Kernel
-def _accumulate_blocks(arguments, task):
+def _accumulate_blocks(
+    task, tasks, transform, a, x, dy, height, width, ins, out_height, out_width, outs, top, left, tiles, block, du,
+    du_size, du_step, a_rows, c_rows, slab, slab_size,
+):  # fmt: skip
     """Per task its own dU, from blocks of tiles that stay in its level-2 cache with it."""
-    (
-        transform, a, x, dy, height, width, ins, out_height, out_width, outs, top, left, tiles, block,
-        du, du_size, du_step, a_rows, c_rows, slab, slab_size, tasks,
-    ) = unpack(arguments, 22)  # fmt: skip
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     v_step, z_step = block * in_pitch + 64, block * out_pitch + 64
     v = slab + task * slab_size
     z = v + a * a * v_step
@@ -151,14 +140,13 @@ def _accumulate_blocks(arguments, task):
 
 
 @Kernel
-def _transform_back(arguments, task):
+def _transform_back(task, tasks, transform, a, r, ins, outs, du, du_pitch, du_step, dw, slab):
     """dw = G^T dU G for a share of the filters."""
-    (transform, a, r, ins, outs, du, du_pitch, du_step, dw, slab, tasks) = unpack(arguments, 11)
     spare = slab + task * r * r * BYTES
     first, last = split(outs, task, tasks)
     for o in range(first, last):
         for c in range(0, ins, LANES):
-            simd.run(
+            run_routine(
                 transform, GATHER, du + o * du_pitch + c * 4, a * du_step, du_step, spare, r * BYTES, BYTES, 1, 0, 0
             )
             for i in range(r * r):
@@ -166,12 +154,11 @@ def _transform_back(arguments, task):
 
 
 @Kernel
-def _multiply_and_transform_back(arguments, task):
+def _multiply_and_transform_back(
+    task, tasks, transform, a, r, count, ins, outs, v, v_step, z, z_step, dw, a_rows, c_rows, slab, slab_size,
+):  # fmt: skip
     """dw for a share of the squares of filters and channels; with few tiles, dU need not leave the cache."""
-    (
-        transform, a, r, count, ins, outs, v, v_step, z, z_step, dw, a_rows, c_rows, slab, slab_size, tasks,
-    ) = unpack(arguments, 16)  # fmt: skip
-    in_pitch, out_pitch = (ins + LANES - 1) // LANES * BYTES, (outs + LANES - 1) // LANES * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     spare = slab + task * slab_size
     square = spare + r * r * BYTES
     square_step = TILE_ROWS * TILE_COLUMNS * 4 + 64
@@ -187,7 +174,7 @@ def _multiply_and_transform_back(arguments, task):
         for o in range(o0, min(o0 + TILE_ROWS, outs)):
             for c in range(c0, min(c0 + TILE_COLUMNS, ins), LANES):
                 source = square + (o - o0) * TILE_COLUMNS * 4 + (c - c0) * 4
-                simd.run(transform, GATHER, source, a * square_step, square_step, spare, r * BYTES, BYTES, 1, 0, 0)
+                run_routine(transform, GATHER, source, a * square_step, square_step, spare, r * BYTES, BYTES, 1, 0, 0)
                 for i in range(r * r):
                     store_first(dw + ((o * r * r + i) * ins + c) * 4, load(spare + i * BYTES), ins - c)
 
@@ -199,7 +186,7 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     r = dw.shape[1]
     a = SIDE + r - 1
     transform = TRANSFORMS[r].address
-    in_pitch, out_pitch = -(-ins // LANES) * BYTES, -(-outs // LANES) * BYTES
+    in_pitch, out_pitch = vectors_of(ins) * BYTES, vectors_of(outs) * BYTES
     tiles = n * -(-out_height // SIDE) * -(-out_width // SIDE)
     du_pitch = -(-ins // TILE_COLUMNS) * TILE_COLUMNS * 4
     du_step = outs * du_pitch + 64
@@ -208,40 +195,47 @@ def filter_gradient(x: Array, dy: Array, padding: tuple[int, int], dw: Array) ->
     if a * a * du_step <= OWN_BYTES:
         block = max(8, min(BLOCK_ROWS, OWN_BYTES // (a * a * (in_pitch + out_pitch))))
         room = -(-(a * a * (block * (in_pitch + out_pitch) + 128) + slab) // 64) * 64
-        du = scratch("u", threads() * a * a * du_step)
-        launch(
-            _accumulate_blocks, transform, a, x, dy, height, width, ins, out_height, out_width, outs, *padding, tiles,
-            block, du, a * a * du_step, du_step, a_rows, c_rows,
-            scratch("convolve", threads() * room), room, threads(),
+        du = FREQUENCIES.room(threads() * a * a * du_step)
+        _accumulate_blocks.launch(
+            transform=transform, a=a, x=x, dy=dy, height=height, width=width, ins=ins, out_height=out_height,
+            out_width=out_width, outs=outs, top=padding[0], left=padding[1], tiles=tiles, block=block, du=du,
+            du_size=a * a * du_step, du_step=du_step, a_rows=a_rows, c_rows=c_rows,
+            slab=SLABS.room(threads() * room), slab_size=room,
         )  # fmt: skip
-        launch(add_parts, du, a * a * du_step, threads(), du, a * a * du_step // 4, threads())
-        spare = scratch("convolve", threads() * slab)
-        launch(_transform_back, transform, a, r, ins, outs, du, du_pitch, du_step, dw, spare, threads())
+        add_parts.launch(parts=du, part_size=a * a * du_step, count=threads(), target=du, size=a * a * du_step // 4)
+        spare = SLABS.room(threads() * slab)
+        _transform_back.launch(
+            transform=transform, a=a, r=r, ins=ins, outs=outs, du=du, du_pitch=du_pitch, du_step=du_step, dw=dw,
+            slab=spare,
+        )  # fmt: skip
         return
     chunk = min(tiles, max(FEW_TILES, CHUNK_BYTES // (a * a * (in_pitch + out_pitch))))
     chunk = -(-tiles // -(-tiles // chunk))  # of equal size
     v_step, z_step = chunk * in_pitch + 64, chunk * out_pitch + 64
-    v = scratch("chunk", a * a * (v_step + z_step))
+    v = TILES.room(a * a * (v_step + z_step))
     z = v + a * a * v_step
     at_once = tiles <= FEW_TILES and a * a * du_step > CHUNK_BYTES
-    du = 0 if at_once else scratch("u", a * a * du_step)
-    spare = scratch("convolve", threads() * slab)
+    du = 0 if at_once else FREQUENCIES.room(a * a * du_step)
+    spare = SLABS.room(threads() * slab)
     for begin in range(0, tiles, chunk):
         count = min(chunk, tiles - begin)
-        launch(
-            _transform_both, transform, a, x, dy, height, width, ins, out_height, out_width, outs,
-            *padding, begin, count, v, v_step, z, z_step, spare, slab, threads(),
+        _transform_both.launch(
+            transform=transform, a=a, x=x, dy=dy, height=height, width=width, ins=ins, out_height=out_height,
+            out_width=out_width, outs=outs, top=padding[0], left=padding[1], begin=begin, count=count, v=v,
+            v_step=v_step, z=z, z_step=z_step, slab=spare, slab_size=slab,
         )  # fmt: skip
         if at_once:
             room = (r * r * BYTES + a * a * (TILE_ROWS * TILE_COLUMNS * 4 + 64)) // 64 * 64 + 64
             c_rows = offsets(TILE_ROWS, TILE_COLUMNS * 4)
-            launch(
-                _multiply_and_transform_back, transform, a, r, count, ins, outs, v, v_step, z, z_step, dw,
-                a_rows, c_rows, scratch("convolve", threads() * room), room, threads(),
+            _multiply_and_transform_back.launch(
+                transform=transform, a=a, r=r, count=count, ins=ins, outs=outs, v=v, v_step=v_step, z=z, z_step=z_step,
+                dw=dw, a_rows=a_rows, c_rows=c_rows, slab=SLABS.room(threads() * room), slab_size=room,
             )  # fmt: skip
             return
-        launch(
-            _multiply_frequencies, a * a, count, ins, outs, v, v_step, z, z_step, du, du_step,
-            a_rows, c_rows, int(begin > 0), threads(),
+        _multiply_frequencies.launch(
+            frequencies=a * a, count=count, ins=ins, outs=outs, v=v, v_step=v_step, z=z, z_step=z_step, du=du,
+            du_step=du_step, a_rows=a_rows, c_rows=c_rows, onto=int(begin > 0),
         )  # fmt: skip
-    launch(_transform_back, transform, a, r, ins, outs, du, du_pitch, du_step, dw, spare, threads())
+    _transform_back.launch(
+        transform=transform, a=a, r=r, ins=ins, outs=outs, du=du, du_pitch=du_pitch, du_step=du_step, dw=dw, slab=spare,
+    )  # fmt: skip

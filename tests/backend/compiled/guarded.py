@@ -19,7 +19,7 @@ import numba
 import numpy as np
 
 from layernet.backend import compiled
-from layernet.backend.compiled import launch
+from layernet.backend.compiled import scratch
 from layernet.backend.compiled.ops import CompiledOps
 from layernet.backend.compiled.warmup import kernels
 from layernet.backend.device import Device
@@ -136,7 +136,7 @@ class GuardedOps:
         """Within it, numpy makes guarded arrays where kernels' arrays come from."""
         guards, names = self._guards, ("empty", "empty_like", "zeros", "zeros_like")
         before = {name: getattr(np, name) for name in names}
-        launch._local.__dict__.pop("slabs", None)
+        scratch.forget()
         np.empty = guards.empty  # type: ignore[assignment]
         np.empty_like = lambda a, dtype=None: guards.empty(a.shape, dtype or a.dtype)  # type: ignore[assignment]
         np.zeros = lambda shape, dtype=float: guards.empty(shape, dtype, fill=0)  # type: ignore[assignment]
@@ -146,7 +146,7 @@ class GuardedOps:
         finally:
             for name, function in before.items():
                 setattr(np, name, function)
-            launch._local.__dict__.pop("slabs", None)
+            scratch.forget()
 
 
 def passes(make: Callable[[], Layer], shape: tuple[int, ...], batch: int, ops: Any) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def test_any_change_of_the_room_is_another_folder(tmp_path: Path, monkeypatch: p
     from layernet.backend.compiled import cache
 
     before = cache.fingerprint()
-    for changed in ("compiled/simd.py", "reference/activation.py"):  # whose constants are compiled in
+    for changed in ("compiled/vectors.py", "reference/activation.py"):  # whose constants are compiled in
         copy = tmp_path / Path(changed).stem
         shutil.copytree(Path(cache.__file__).parents[1], copy)
         assert cache.fingerprint(copy) == before

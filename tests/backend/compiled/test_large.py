@@ -12,6 +12,7 @@ if compiled.problem() is not None:
     pytest.skip(str(compiled.problem()), allow_module_level=True)
 
 from layernet.backend.compiled import winograd, winograd_gradient
+from layernet.backend.compiled.launch import Kernel
 from layernet.backend.window import Window
 from tests.backend.compiled.test_kernels import FAST, check_convolution
 
@@ -32,14 +33,15 @@ SIZES: dict[str, tuple[int, int, tuple[int, int], int, int, int, set[str]]] = {
 def test_many_channels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, images, size, ins, outs, threads, expected = SIZES[name]
     ran: list[str] = []
-    for module in (winograd, winograd_gradient):
-        launch = module.launch
+    for found in [*vars(winograd).values(), *vars(winograd_gradient).values()]:
+        if not isinstance(found, Kernel):
+            continue
 
-        def note(kernel: Any, *arguments: Any, launch: Any = launch) -> None:
-            ran.append(kernel.function.__name__)
-            launch(kernel, *arguments)
+        def note(found: Kernel = found, launch: Any = found.launch, **arguments: Any) -> None:
+            ran.append(found.function.__name__)
+            launch(**arguments)
 
-        monkeypatch.setattr(module, "launch", note)
+        monkeypatch.setattr(found, "launch", note)
     pad = kernel // 2
     check_convolution(
         FAST,
