@@ -221,7 +221,7 @@ class RunDirectory:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        with saying(self.path):
+        with saying(self.path / "metrics.csv"):
             write_text(self.path / "metrics.csv", text.getvalue())
 
     def log(self, line: str) -> None:
