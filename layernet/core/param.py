@@ -133,6 +133,8 @@ class Const:
     def place(self, device: Device, dtype: str) -> None:
         """Make the values on `device`."""
         self._data = self.make(device.xp, dtype)
+        if hasattr(self._data, "setflags"):  # numpy's: so that kernels may remember what they made of it
+            self._data.setflags(write=False)
 
 
 class Arena:

@@ -230,3 +230,39 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert names() == [0, 1, 2]
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+def test_threads_are_those_of_blas_before_it_was_limited() -> None:
+    code = """
+import threadpoolctl
+threadpoolctl.threadpool_limits(3, "blas")
+import numpy as np
+import layernet as ln
+from layernet.backend.device import get_device
+from layernet.backend.numpy_threads import workers
+net = ln.Net([ln.Linear(2)], (3,)).bind(get_device("cpu", "numpy"))
+net.predict(np.zeros((1, 3)))  # BLAS has one thread meanwhile
+print(workers.count)
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert shown.stdout == "3\n"
+
+
+@pytest.mark.usefixtures("three")
+def test_a_limit_is_that_of_one_thread() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> int:
+        with workers.limited(2):
+            inside.set()
+            leave.wait(20)
+            return workers.count
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(other)
+        inside.wait(20)
+        with workers.limited(1):
+            leave.set()
+            assert found.result() == 2
+            assert workers.count == 1
+        assert workers.count == 3

@@ -122,6 +122,15 @@ def test_nothing_is_kept_without_recording():
         net.backward(tape, X)
 
 
+def test_a_backward_that_was_refused_can_be_run_as_it_should():
+    net = net_of(Linear(4))
+    tape = net.forward(X, training=True)
+    for wrong in ({"outptu": tape.output}, tape.output[:, :-1]):
+        with pytest.raises((UsageError, ContractError)):
+            net.backward(tape, wrong)
+    net.backward(tape, tape.output)
+
+
 def test_a_second_backward_is_refused_by_name():
     net = net_of(Linear(4))
     tape = net.forward(X)

@@ -58,7 +58,7 @@ class CompiledConvOps(FusedOps):
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         (x, weight, window, groups), y = res
-        if not _convolves(window, groups, x, weight):
+        if not _convolves(window, groups, x, weight) or not takes(y):
             return super().conv2d_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         dz, db = elementwise.relu_gradient_and_sum(gradient(dy, y.shape), y)
         gradients = self._conv2d_gradients(dz, x, weight, window, groups, need_dx, need_dw)

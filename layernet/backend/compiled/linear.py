@@ -37,7 +37,7 @@ class CompiledLinearOps(FusedOps):
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
     ) -> tuple[Array | None, Array | None, Array | None]:
         (x, weight), y = res
-        if not takes(x, weight):
+        if not takes(x, weight, y):
             return super().linear_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
         dz, db = elementwise.relu_gradient_and_sum(gradient(dy, y.shape), y)
         return *self._linear_gradients(dz, x, weight, need_dx, need_dw), db.astype(dz.dtype) if need_db else None

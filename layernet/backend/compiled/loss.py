@@ -129,7 +129,7 @@ def _soft_cross_entropy(task, tasks, z, q, rows, size, weight, constants, losses
 
 @Kernel
 def _binary_cross_entropy(task, tasks, z, y, rows, columns, weight, sums, dz):
-    """dz = p mass - positive, and of each row the sum of the losses (1 - y) z + mass softplus(-z)."""
+    """dz = p mass - positive, and of each row the sum of the losses, as the reference has them."""
     first, last = split(rows, task, tasks)
     zero, one = splat(_ZERO), splat(_ONE)
     for row in range(first, last):
@@ -143,7 +143,7 @@ def _binary_cross_entropy(task, tasks, z, y, rows, columns, weight, sums, dz):
             rest = one - b
             mass = positive + rest
             small = exp(zero - absolute(a))
-            loss = fma(rest, a, mass * (log1p(small) + maximum(zero - a, zero)))
+            loss = fma(mass, log1p(small), where_positive(a, rest * a, zero - positive * a))
             part = part + first_or(left, loss, zero)
             p = where_positive(a, one, small) / (one + small)
             store_first(dz + at, fma(p, mass, zero - positive), left)

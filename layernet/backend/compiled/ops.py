@@ -46,8 +46,4 @@ class CompiledOps(
     CompiledArithmeticOps,
     NumpyOps,
 ):
-    """`precise` leaves Winograd's filtering out: it rounds about five times as coarsely."""
-
-    def __init__(self, precise: bool = False) -> None:
-        super().__init__()
-        self.precise = precise
+    """All of them; `precise` leaves Winograd's filtering out, which rounds about five times as coarsely."""

@@ -224,7 +224,7 @@ class CompiledRectifierOps(RectifierOps):
         self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True
     ) -> tuple[Array | None, Array | None]:
         x, weight = res
-        if not takes(x, weight):
+        if not takes(x, weight) or not by_channel(x.shape[-1], weight):
             return super().prelu_backward(dy, res, need_dx=need_dx, need_dw=need_dw)
         dy, view, dx = gradient(dy, x.shape), Rows.of(x), np.empty_like(x) if need_dx else None
         sums = np.zeros((threads(), view.columns), dtype=np.float32)

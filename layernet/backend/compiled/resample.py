@@ -114,11 +114,13 @@ def resample(x: Array, rows: _Bands, columns: _Bands) -> Array:
 
 
 _BANDS: dict[tuple[int, str], tuple[weakref.ref[Array], _Bands]] = {}
-"""The bands of a layer's matrices, which never change, for as long as these live: making them takes longer than use."""
+"""The bands of matrices, for as long as these live: making them takes longer than use."""
 
 
-def _kept(array: Array, use: str, make: Callable[[], _Bands]) -> _Bands:
-    """`make()` for this array, made once."""
+def _remembered(array: Array, use: str, make: Callable[[], _Bands]) -> _Bands:
+    """`make()` for this array: made once where nobody can write to it, as to a layer's constants."""
+    if array.flags.writeable:
+        return make()
     key = id(array), use
     if (known := _BANDS.get(key)) is not None and known[0]() is array:
         return known[1]
@@ -144,13 +146,13 @@ class CompiledResampleOps(ResampleOps):
     def resample2d(self, x: Array, rows: Array, columns: Array) -> tuple[Array, Any]:
         if not takes(x, rows, columns) or x.shape[1:3] != (rows.shape[1], columns.shape[1]):
             return super().resample2d(x, rows, columns)
-        there = (_kept(m, "there", partial(_bands, m)) for m in (rows, columns))
+        there = (_remembered(m, "there", partial(_bands, m)) for m in (rows, columns))
         return resample(x, *there), _Resampled((len(x), len(rows), len(columns), x.shape[3]), rows, columns)
 
     def resample2d_backward(self, dy: Array, res: Any) -> Array:
         if not isinstance(res, _Resampled):
             return super().resample2d_backward(dy, res)
-        back = (_kept(m, "back", partial(_bands, m.T)) for m in (res.rows, res.columns))
+        back = (_remembered(m, "back", partial(_bands, m.T)) for m in (res.rows, res.columns))
         return resample(gradient(dy, res.shape), *back)
 
     def sample2d_backward(self, dy: Array, res: Any) -> Array:
@@ -158,7 +160,7 @@ class CompiledResampleOps(ResampleOps):
         if not takes(dy) or dy.shape != (shape[0], len(rows), len(columns), shape[3]):
             return super().sample2d_backward(dy, res)
         axes = zip(shape[1:3], (rows, columns), strict=True)
-        return resample(dy, *(_kept(i, f"takers of {n}", partial(_takers, i, n)) for n, i in axes))
+        return resample(dy, *(_remembered(i, f"takers of {n}", partial(_takers, i, n)) for n, i in axes))
 
 
 class _Resampled(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ pytest.importorskip("numba")
 
 from layernet.backend.compiled.loss import _Known
 from layernet.backend.compiled.ops import CompiledOps
+from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.ops import Ops
 
 COMPILED, REFERENCE = CompiledOps(), Ops(np)
@@ -88,3 +91,12 @@ def test_nan_stays():
     loss, res = COMPILED.binary_cross_entropy(z, y, None)
     assert np.isnan(loss)
     assert np.isnan(res.dz).tolist() == [[False, True], [False, False]]
+
+
+@pytest.mark.parametrize("ops", [COMPILED, NumpyOps()], ids=["numba", "numpy"])
+@pytest.mark.parametrize("z", [-30.0, -16.0, -14.0, -3.0, 0.0, 3.0, 14.0, 16.0, 30.0])
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_sure_answers_have_small_losses_that_do_not_cancel(ops, z, y):
+    loss, _ = ops.binary_cross_entropy(np.full((1, 1), z, np.float32), np.full((1, 1), y, np.float32), None)
+    exact = math.log1p(math.exp(-abs(z))) + max(z if y == 0 else -z, 0.0)
+    assert float(loss) == pytest.approx(exact, rel=1e-5, abs=0)
