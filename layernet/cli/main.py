@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from layernet import __version__
-from layernet.cli import average, doctor, evaluate, find_lr, gradcheck, inspect, layers, resume, train, validate, warmup
+from layernet.cli import average, doctor, evaluate, find_lr, gradcheck, inspect, layers, resume, show, train, validate, warmup
 from layernet.cli.common import paint_for
 from layernet.errors import Interrupted, LayernetError, did_you_mean
 
@@ -23,6 +23,7 @@ COMMANDS = {
     "eval": evaluate,
     "inspect": inspect,
     "validate": validate,
+    "show": show,
     "gradcheck": gradcheck,
     "layers": layers,
     "warmup": warmup,

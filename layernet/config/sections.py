@@ -150,6 +150,10 @@ class RootSection(Section):
 
     layernet: Literal[1] = 1
     """The version of this dialect."""
+    extends: str | list[str] | None = None
+    """A config, or several, that this one is laid over: a path from this file's folder; of several, the later wins."""
+    vars: dict[str, Any] | None = None
+    """Values with names of your own: `${name}` stands for one, as a value or inside text."""
     seed: Annotated[int, Field(ge=0)] = 0
     """What every random number follows from, at least 0."""
     device: Annotated[str, AfterValidator(_device)] = "auto"

@@ -6,6 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+DURATION = r"^\s*(\d+(?:\.\d+)?\s*epochs?|\d+\s*steps?)\s*$"
+"""What is a duration, to be searched for in a text."""
+
 
 @dataclass(frozen=True)
 class Duration:
