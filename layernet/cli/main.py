@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from layernet import __version__
-from layernet.cli import average, doctor, evaluate, find_lr, gradcheck, inspect, layers, resume, show, train, validate, warmup
+from layernet.cli import average, doctor, evaluate, find_lr, gradcheck, inspect, layers, resume, schema, show, train, validate, warmup
 from layernet.cli.common import paint_for
 from layernet.errors import Interrupted, LayernetError, did_you_mean
 
@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": inspect,
     "validate": validate,
     "show": show,
+    "schema": schema,
     "gradcheck": gradcheck,
     "layers": layers,
     "warmup": warmup,

@@ -1,7 +1,7 @@
 """The dialect as a JSON schema (draft-07), for editors: made from the signatures that configs are checked by.
 
-A schema cannot say all that the checks say (shapes, names that must differ, a constructor's own rules), and nothing that
-they do not: what it refuses they refuse. Everywhere a `${name}` may stand for a value.
+A schema cannot say all that the checks say (shapes, names that must differ, a constructor's own rules); what it refuses
+they refuse. Everywhere a `${name}` may stand for a value.
 
 An entry's `type` chooses its arguments by if/then, not oneOf: of oneOf an editor can only say that none of 60 fits.
 """
@@ -32,20 +32,23 @@ _WORDS = {"null": "null", "integer": "an integer", "number": "a number", "boolea
 _WORDS |= {"object": "a mapping", "string": "text"}
 
 
-def json_schema(describe: Callable[[Any], str] = lambda target: "", keys: Mapping[str, str] | None = None) -> Json:
-    """The whole schema. `describe` says a line about a class, `keys` holds one on each key of ours, by its path."""
-    return _Maker(describe, keys or {}).whole()
+def json_schema(describe: Callable[[Any], str], notes: Callable[[Any], Mapping[str, str]]) -> Json:
+    """The whole schema.
+
+    `describe` says a line about something built in, `notes` one about each key of a section or of `Extras`.
+    """
+    return _Maker(describe, notes).whole()
 
 
 class _Maker:
-    def __init__(self, describe: Callable[[Any], str], keys: Mapping[str, str]) -> None:
+    def __init__(self, describe: Callable[[Any], str], notes: Callable[[Any], Mapping[str, str]]) -> None:
         self.describe = describe
-        self.keys = keys
+        self.notes = notes
         self.definitions: dict[str, Json] = {}
         self.builder = Builder(Document({}), Lookup(Path()))
 
     def whole(self) -> Json:
-        root = self._section(RootSection, "")
+        root = self._keys(RootSection)
         needed = root.pop("required")
         root["properties"]["vars"]["propertyNames"] = {"pattern": r"^\w[\w-]*$"}
         partial = {key: self._partial(value) for key, value in root["properties"].items()}
@@ -63,11 +66,12 @@ class _Maker:
 
     # signatures
 
-    def _section(self, cls: type, path: str) -> Json:
-        made = self._arguments(cls, 0)
+    def _keys(self, declared: Any) -> Json:
+        """What a mapping of keys of ours holds: a section's, or those that stand beside a type's arguments."""
+        made, notes = self._arguments(declared, 0), self.notes(declared)
         for name, value in made["properties"].items():
-            if note := self.keys.get(f"{path}{name}"):
-                value["description"] = note
+            if name in notes:
+                value["description"] = notes[name]
         return made
 
     def _arguments(self, target: Any, skip: int) -> Json:
@@ -90,7 +94,11 @@ class _Maker:
             return {"$ref": f"#/definitions/{self._part(part, raw.get('cls'))}"}
         if "anyOf" in raw:
             return _united([self._value(each) for each in raw["anyOf"]])
-        made = {key: value for key, value in raw.items() if key in {*_SIMPLE, "enum", "const", "pattern"}}
+        made = {
+            key: value
+            for key, value in raw.items()
+            if key in {*_SIMPLE, "enum", "const", "pattern", "patternErrorMessage"}
+        }
         if "const" in made:
             made = {"enum": [made["const"]]}
         if isinstance(items := raw.get("items"), dict):
@@ -99,9 +107,10 @@ class _Maker:
             made["items"] = [self._value(each) for each in raw["prefixItems"]]
         if isinstance(extra := raw.get("additionalProperties"), dict):
             made["additionalProperties"] = self._value(extra)
-        if "enum" in made or "pattern" in made:
+        if "pattern" in made:
+            return {**made, "pattern": f"{made['pattern']}|{_REFERENCE}"}
+        if "enum" in made:
             made.pop("type", None)
-            made = {"type": "string", **made} if "pattern" in made else made
             return {"anyOf": [made, {"$ref": f"#/definitions/{self._reference()}"}]}
         return _with_reference(made)
 
@@ -118,8 +127,7 @@ class _Maker:
             name = cls.__name__
             if name not in self.definitions:
                 self.definitions[name] = {}
-                path = next((p for p, section in _PATHS.items() if section == name), "")
-                self.definitions[name] = _or_reference(self._section(cls, path))
+                self.definitions[name] = _with_reference(self._keys(cls))
         else:
             name = kind
             if name not in self.definitions:
@@ -146,7 +154,7 @@ class _Maker:
         beside = {"layer": ("ref", Extras.tied), "source": ("fraction", Extras.fraction)}.get(part)
         without: Json = {"required": ["type"]}
         if beside is not None:
-            without = {"if": {"required": [beside[0]]}, "then": self._arguments(beside[1], 0), "else": without}
+            without = {"if": {"required": [beside[0]]}, "then": self._keys(beside[1]), "else": without}
         return {
             "if": {"type": "object"},
             "then": {"if": {"required": ["type"]}, "then": chosen, "else": without},
@@ -157,7 +165,7 @@ class _Maker:
         """The mapping that an entry of a built-in type is."""
         made = self._arguments(target, 0 if inspect.isclass(target) else INIT_ARGUMENTS)
         extra = _extra(part, target)
-        own = self._arguments(extra, 0)["properties"] if extra else {}
+        own = self._keys(extra)["properties"] if extra else {}
         made["properties"] = {"type": {"const": name}, **made["properties"], **own}
         made["required"] = ["type", *made["required"]]
         note = self.describe(target)
@@ -237,10 +245,6 @@ def _with_reference(made: Json) -> Json:
     words = [_WORDS[each] for each in listed]
     message = f"expected {' or '.join(words)}, or ${{name}}"
     return {**made, "type": [*listed, "string"], "pattern": _REFERENCE, "patternErrorMessage": message}
-
-
-def _or_reference(made: Json) -> Json:
-    return _with_reference(made) if "type" in made else made
 
 
 def _united(choices: list[Json]) -> Json:

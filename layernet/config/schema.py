@@ -26,7 +26,7 @@ from layernet.config.elsewhere import suggest
 from layernet.config.lookup import article, kind_of
 from layernet.config.marks import Path, describe
 from layernet.config.names import Kind
-from layernet.core.duration import DURATION, Duration, Interval
+from layernet.core.duration import DURATION, MINUTES, Duration, Interval
 from layernet.core.init import InitFunction
 from layernet.errors import did_you_mean
 
@@ -195,9 +195,10 @@ def _adapt(annotation: Any) -> Any:
     if annotation == InitFunction:
         return _part("init")
     if annotation is Duration:
-        return Annotated[Any, PlainValidator(_duration), WithJsonSchema({"type": "string", "pattern": DURATION})]
+        return Annotated[Any, PlainValidator(_duration), spelled(DURATION, "a duration like '5 epochs' or '300 steps'")]
     if annotation is Interval:
-        return Annotated[Any, PlainValidator(_interval)]
+        written = spelled(f"{DURATION}|{MINUTES}", "a duration like '5 epochs', '300 steps' or '30 minutes'")
+        return Annotated[Any, PlainValidator(_interval), written]
     if inspect.isclass(annotation) and get_origin(annotation) is None:
         return _adapt_class(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -239,6 +240,11 @@ def _part(kind: PartKind, cls: type | None = None) -> Any:
         raise expected(wanted)
 
     return Annotated[Any, PlainValidator(take), WithJsonSchema({"part": kind, "cls": cls})]
+
+
+def spelled(pattern: str, what: str) -> WithJsonSchema:
+    """What a JSON schema says of text that a validator checks, for an annotation."""
+    return WithJsonSchema({"type": "string", "pattern": pattern, "patternErrorMessage": f"expected {what}"})
 
 
 def _duration(value: Any) -> Duration:

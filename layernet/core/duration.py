@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 DURATION = r"^\s*(\d+(?:\.\d+)?\s*epochs?|\d+\s*steps?)\s*$"
-"""What is a duration, to be searched for in a text."""
+MINUTES = r"^\s*\d+(?:\.\d+)?\s*minutes?\s*$"
+"""What a duration looks like, and minutes: patterns to search for in a text."""
 
 
 @dataclass(frozen=True)
