@@ -25,9 +25,8 @@ def run(args: argparse.Namespace) -> int:
         print(text, end="")
         return 0
     write_file(args.output, text)
-    print(
-        f"wrote {args.output}; in a config beside it, the first line\n{modeline(args.output.name)}\nmakes editors use it"
-    )
+    print(f"wrote {args.output}; editors use it for a config beside it that says")
+    print(modeline(args.output.name))
     return 0
 
 

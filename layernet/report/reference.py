@@ -12,6 +12,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ _PYTHON_ONLY = {"Arrays"}  # takes arrays, which a config cannot write
 _NEEDS_NO_TYPE = {"int", "float", "bool", "text", "initialiser"}  # the default shows it
 
 
+@cache
 def schema_text() -> str:
     """The JSON schema of configs, with a description of everything built in and of every key."""
 
