@@ -70,11 +70,12 @@ def _source(config: ExperimentConfig, path: Path) -> str:
     if path[-1] == "type":
         ways += [way[:-1] for way in ways if (*way[:-1], "type") not in document.values]
     for way in ways:
-        origin, mark = document.origins.get(way), document.values.get(way)
-        if mark is not None and origin is not None:
-            return f"{_line(mark)}, {origin.written}" + (f" of {_line(origin.mark)}" if origin.mark else "")
-        if mark is not None or (origin is not None and origin.mark is not None):
-            return _line(mark or (origin and origin.mark))
+        origin = document.origins.get(way)
+        if origin is not None:
+            behind = f" of {_line(origin.mark)}" if origin.mark else ""
+            return f"{_line(document.mark(way))}, {origin.written}{behind}"
+        if way in document.values:
+            return _line(document.values[way])
     return "default"
 
 
