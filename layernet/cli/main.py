@@ -13,7 +13,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from layernet import __version__
-from layernet.cli import average, doctor, evaluate, find_lr, gradcheck, init, inspect, layers, resume, schema, show, train, validate, warmup
+from layernet.cli import (
+    average,
+    doctor,
+    evaluate,
+    find_lr,
+    gradcheck,
+    init,
+    inspect,
+    layers,
+    resume,
+    schema,
+    show,
+    train,
+    validate,
+    warmup,
+)
 from layernet.cli.common import paint_for
 from layernet.errors import Interrupted, LayernetError, did_you_mean
 

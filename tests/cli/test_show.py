@@ -70,9 +70,9 @@ def test_every_value_says_where_it_comes_from(capsys: pytest.CaptureFixture[str]
     assert found["out_features: 3"] == "sub/base.yaml:5"
     assert found["- ReLU"] == "sub/base.yaml:5"
     assert found["eval_every: 2 epochs"] == "sub/base.yaml:8"
-    assert found["- accuracy"] == "top.yaml:3"
+    assert found["- type: accuracy"] == "top.yaml:3"
     assert found["- type: CrossEntropy"] == "sub/base.yaml:6"
-    assert found["- type: ./own/calls.py:Quiet"] == "top.yaml:4"
+    assert found["- type: './own/calls.py:Quiet'"] == "top.yaml:4"
     lines = [line for line in text.splitlines() if not line.endswith(":")]
     assert all("  # " in line for line in lines)
     assert len({line.index("  # ") for line in lines}) == 1

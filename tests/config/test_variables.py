@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layernet.config.experiment import load_config_text
@@ -123,9 +124,7 @@ def test_variables_are_set_from_the_command_line() -> None:
     assert expanded(text, ["vars.n=32"]) == {"a": 32}
     assert expanded("a: ${n}", ["vars.n=32"]) == {"a": 32}
     assert expanded(text, ["a=x${n}"]) == {"a": "x1"}
-    with pytest.raises(
-        ConfigError, match=r"^--set vars\.m: nothing uses the variable 'm'; remove it, or write \$\{m\}$"
-    ):
+    with pytest.raises(ConfigError, match=r"^--set vars\.m: nothing uses the variable 'm'; did you mean 'n'\?$"):
         expanded(text, ["vars.m=2"])
     with pytest.raises(ConfigError, match=r"a is \$\{n\}: what is in it is not known yet; set the variable"):
         expanded(text, ["a.b=1"])
@@ -222,6 +221,66 @@ def test_variables_keep_value_and_type(variables: dict[str, Any]) -> None:
     found = expanded(text)
     assert found == {f"x{name}": value for name, value in variables.items()}
     assert [type(value) for value in found.values()] == [type(value) for value in variables.values()]
+
+
+pieces = (
+    st.sampled_from(
+        [
+            "${width}",
+            "${deep}",
+            "${net.layers}",
+            "x${width}",
+            "${data.train}",
+            "${vars}",
+            "${net.input.0}",
+            "${a}",
+            "${",
+        ]
+    )
+    | values
+)
+places = st.sampled_from(
+    [
+        "net.layers",
+        "net.input",
+        "net.layers.0",
+        "net.layers.1",
+        "optimizer",
+        "optimizer.lr",
+        "loss",
+        "data.train",
+        "data.val",
+        "vars.width",
+        "vars.deep",
+        "vars",
+        "train.epochs",
+        "metrics",
+        "seed",
+    ]
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(places, pieces, max_size=3), st.dictionaries(places, pieces, max_size=3))
+def test_whatever_stands_anywhere_is_a_config_or_a_config_error(
+    tmp_path: Path, below: dict[str, Any], above: dict[str, Any]
+) -> None:
+    def nested(flat: dict[str, Any]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for place, value in flat.items():
+            *holders, last = place.split(".")
+            holder = made
+            for each in holders:
+                inner = holder.get(each)
+                holder[each] = inner if isinstance(inner, dict) else {}
+                holder = holder[each]
+            holder[last] = value
+        return made
+
+    (tmp_path / "right.yaml").write_text(CONFIG.replace("'wide'", "4").replace("out_features: x", "out_features: 3"))
+    (tmp_path / "below.yaml").write_text(dump({"extends": "right.yaml", **nested(below)}))
+    with contextlib.suppress(ConfigError):
+        load_config_text(dump({"extends": "below.yaml"}), folder=tmp_path, overrides=above)
 
 
 def test_a_reference_needs_no_quotes_in_braces() -> None:
