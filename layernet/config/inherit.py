@@ -64,7 +64,9 @@ class _Composer:
 
     def _names(self, own: Document) -> list[tuple[Path, str]]:
         """(where it is written, what) of each file that a document extends."""
-        given = own.data.get("extends", [])
+        given = own.data.get("extends")
+        if given is None:
+            return []
         listed = given if isinstance(given, list) else [given]
         places: list[Path] = [("extends", i) if isinstance(given, list) else ("extends",) for i in range(len(listed))]
         for place, each in zip(places, listed, strict=True):
