@@ -13,10 +13,13 @@ import jsonschema
 import pytest
 
 from layernet.config.experiment import load_config_text
+from layernet.config.lookup import Lookup
 from layernet.config.marks import Document, parse
 from layernet.config.names import BUILT_IN
 from layernet.errors import ConfigError
+from layernet.report.catalogue import built_in, example, spell
 from layernet.report.reference import schema_text
+from layernet.testing.cases import LAYERS
 from tests.test_config_reference import YAML
 
 ROOT = Path(__file__).parents[2]
@@ -172,8 +175,8 @@ def test_what_is_laid_over_another_config_is_checked(text: str) -> None:
 
 
 def test_typos_in_keys_and_types_are_refused() -> None:
-    """Every key and type of a shipped config with a letter less, unless that is a key or a type too."""
-    path = ROOT / "configs" / "cifar10_resnet20.yaml"
+    """Every key and type of a shipped config with a letter less."""
+    path = ROOT / "configs" / "digits_mlp.yaml"
     document: Document = parse(path.read_text(), path.name)
     made = 0
     for place in document.keys:
@@ -181,17 +184,29 @@ def test_typos_in_keys_and_types_are_refused() -> None:
         for step in place[:-1]:
             holder = holder[step]
         key, value = str(place[-1]), holder[place[-1]]
-        for index in range(0, len(key), 3):
+        for index in range(0, len(key), 4):
             typo = key[:index] + key[index + 1 :]
             del holder[key]
             holder[typo] = value
-            assert errors(document.data), (place, typo)
+            assert not validator().is_valid(document.data), (place, typo)
             del holder[typo]
             holder[key] = value
             made += 1
         if key == "type":
             holder[key] = value[:-1]
-            assert errors(document.data), (place, value)
+            assert not validator().is_valid(document.data), (place, value)
             holder[key] = value
     assert made > 50
     assert errors(document.data) == []
+
+
+def test_every_example_of_the_catalogue_and_every_case_fits() -> None:
+    lookup = Lookup(Path())
+    examples = [text for entry in built_in() if entry.kind != "layer" and (text := example(entry, lookup))]
+    assert len(examples) > 50
+    for text in examples:
+        assert errors({"extends": "rest.yaml", **parse(text, "example").data}) == [], text
+    layers = [spell(case.make(), lookup) for case in LAYERS]
+    named = [layer for layer in layers if "None" not in str(layer)]  # the rest is made of classes of the tests
+    assert len(named) > 100
+    assert errors({"extends": "rest.yaml", "net": {"layers": named}}) == []
