@@ -203,7 +203,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], Any]
     return {place: leaf for key, item in steps for place, leaf in leaves(item, (*path, key)).items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(configs, configs)
 def test_merging_is_as_it_is_described_and_places_are_right(old: dict[str, Any], new: dict[str, Any]) -> None:
     Path("old.yaml").write_text(dump(old))

@@ -187,13 +187,13 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(values)
 def test_escaped_text_means_itself(value: Any) -> None:
     assert expanded(dump({"k": escaped(value)})) == {"k": value}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.sampled_from(["a", "b", "vars"]), values, min_size=1))
 def test_whatever_is_written_is_expanded_or_refused_by_name(data: dict[str, Any]) -> None:
     document = parse(dump(data), "c.yaml")
@@ -260,7 +260,7 @@ places = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(places, pieces, max_size=3), st.dictionaries(places, pieces, max_size=3))
 def test_whatever_stands_anywhere_is_a_config_or_a_config_error(
     tmp_path: Path, below: dict[str, Any], above: dict[str, Any]
