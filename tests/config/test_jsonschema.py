@@ -145,7 +145,7 @@ def test_a_message_is_about_the_one_value_that_is_wrong() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "extends: base.yaml",
+        "extends: base.yaml\ntrain: {checkpoint: {every: 30 minutes}}",
         "extends: [a.yaml, b.yaml]\nseed: 1",
         "extends: a.yaml\noptimizer: {lr: 0.1}\ndata: {batch_size: 3}\ntrain: {checkpoint: {keep: 3}}",
         "extends: a.yaml\nloss: {label_smoothing: 0.1}\ndata: {train: {transforms: [Normalize]}, val: {fraction: 0.2}}",

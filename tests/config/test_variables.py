@@ -120,13 +120,15 @@ def test_what_cannot_be_followed_is_told_once_at_its_place(text: str, message: s
 
 
 def test_variables_are_set_from_the_command_line() -> None:
-    text = "vars: {n: 1}\na: ${n}"
-    assert expanded(text, ["vars.n=32"]) == {"a": 32}
+    text = "vars: {number: 1}\na: ${number}"
+    assert expanded(text, ["vars.number=32"]) == {"a": 32}
     assert expanded("a: ${n}", ["vars.n=32"]) == {"a": 32}
-    assert expanded(text, ["a=x${n}"]) == {"a": "x1"}
-    with pytest.raises(ConfigError, match=r"^--set vars\.m: nothing uses the variable 'm'; did you mean 'n'\?$"):
-        expanded(text, ["vars.m=2"])
-    with pytest.raises(ConfigError, match=r"a is \$\{n\}: what is in it is not known yet; set the variable"):
+    assert expanded(text, ["a=x${number}"]) == {"a": "x1"}
+    with pytest.raises(
+        ConfigError, match=r"^--set vars\.numbr: nothing uses the variable 'numbr'; did you mean 'number'\?$"
+    ):
+        expanded(text, ["vars.numbr=2"])
+    with pytest.raises(ConfigError, match=r"a is \$\{number\}: what is in it is not known yet; set the variable"):
         expanded(text, ["a.b=1"])
 
 
