@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+from pathlib import Path
 from typing import TextIO
 
 from layernet.errors import Paint, Role, UsageError
@@ -61,6 +62,16 @@ def chosen(args: argparse.Namespace) -> dict[str, object]:
 def with_chosen(args: argparse.Namespace) -> list[str]:
     """The overrides of --set, and after them those of add_compute's arguments."""
     return [*args.overrides, *(f"{name}={value}" for name, value in chosen(args).items())]
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text file, all of it or nothing. Raises UsageError where that cannot be."""
+    from layernet.train.files import write_text
+
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

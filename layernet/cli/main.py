@@ -13,16 +13,34 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from layernet import __version__
-from layernet.cli import average, doctor, evaluate, find_lr, gradcheck, inspect, layers, resume, train, validate, warmup
+from layernet.cli import (
+    average,
+    doctor,
+    evaluate,
+    find_lr,
+    gradcheck,
+    init,
+    inspect,
+    layers,
+    resume,
+    schema,
+    show,
+    train,
+    validate,
+    warmup,
+)
 from layernet.cli.common import paint_for
 from layernet.errors import Interrupted, LayernetError, did_you_mean
 
 COMMANDS = {
+    "init": init,
     "train": train,
     "resume": resume,
     "eval": evaluate,
     "inspect": inspect,
     "validate": validate,
+    "show": show,
+    "schema": schema,
     "gradcheck": gradcheck,
     "layers": layers,
     "warmup": warmup,

@@ -28,7 +28,7 @@ from layernet.losses import Objective, Penalty
 from layernet.metrics import Measure
 
 _MOST_LAYERS = 5000  # of one config
-_INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
+INIT_ARGUMENTS = 2  # an initialiser function takes shape and rng before its settings
 
 
 class _Beside(NamedTuple):
@@ -52,8 +52,13 @@ class Builder:
         self, path: Path, message: str, hint: str = "", at_key: bool = False, notes: Mapping[Path, str] | None = None
     ) -> None:
         """Note that something is wrong at a place in the config; `notes` say what other places have to do with it."""
+        if self.document.is_broken(path):
+            return
         mark = self.document.key_mark(path) if at_key else self.document.mark(path)
         also = [(self.document.mark(place), text) for place, text in (notes or {}).items()]
+        if (origin := self.document.origins.get(path)) and origin.mark:
+            message = f"{message} ({origin.written} is from {origin.mark})"
+            also.append((origin.mark, f"{origin.written} is from here"))
         found = tuple(Note(place, text) for place, text in also if place is not None and place.line)
         self.problems.append(Problem(message, dotted(path), mark, hint, found))
 
@@ -220,7 +225,7 @@ class Builder:
                 self.problem(place, f"expected the name of {article(kind)}, got {describe(name)}")
                 return None
         try:
-            return self.lookup.find(kind, name), rest
+            return self.lookup.find(kind, name, self.document.folder(place)), rest
         except LookupFailure as failure:
             self.problem(place, failure.message, failure.hint)
             return None
@@ -235,7 +240,7 @@ class Builder:
 
     def _schema(self, target: Any, path: Path) -> Schema | None:
         try:
-            return schema_of(target, _INIT_ARGUMENTS)
+            return schema_of(target, INIT_ARGUMENTS)
         except SchemaError as error:
             self.problem(path, str(error))
             return None

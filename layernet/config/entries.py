@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from layernet.config.schema import AsPart, expected
+from layernet.config.schema import AsPart, expected, spelled
 from layernet.data.dataset import Dataset
 from layernet.data.transforms import Transform
 
@@ -19,7 +19,7 @@ def _layer_name(name: str) -> str:
     return name
 
 
-LayerName = Annotated[str, AfterValidator(_layer_name)]
+LayerName = Annotated[str, AfterValidator(_layer_name), spelled(r"^\w[\w-]*$", "a name of letters, digits, _ and -")]
 Repeat = Annotated[int, Field(ge=1, le=1000)]
 
 ObjectivePart = Annotated[Any, AsPart("objective")]

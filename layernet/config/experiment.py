@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -10,11 +11,14 @@ from layernet.backend import Shape
 from layernet.config import checks
 from layernet.config.build import Builder
 from layernet.config.entries import Source
+from layernet.config.inherit import compose
 from layernet.config.lookup import Lookup
-from layernet.config.marks import Document, dump, parse
+from layernet.config.marks import Document, dump
 from layernet.config.overrides import Overrides, apply
+from layernet.config.reading import near, read
 from layernet.config.schema import schema_of
 from layernet.config.sections import DataSection, RootSection, TrainConfig, WarmStartConfig
+from layernet.config.variables import escaped, expand
 from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.data.dataset import Dataset
@@ -26,7 +30,7 @@ from layernet.optim.averaging import Average
 from layernet.optim.optimizer import Optimizer
 from layernet.optim.schedules import Schedule
 
-_MAX_BYTES = 1_000_000
+_LANGUAGE = ("extends", "vars")  # keys about the text, which has no need of them once it is resolved
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,17 @@ class ExperimentConfig:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """The user's Python files imported so far: where they go in a run directory, and what was imported."""
-        return self.lookup.files
+        """What else was read: the user's Python files imported so far, and the configs that this one extends.
+
+        Their places in a run directory, and the bytes that were read.
+        """
+        folder = self.path.parent if self.path else FilePath()
+        kept = {f"extended/{_inside(file, folder)}": content for file, content in self.document.extended.items()}
+        return {**self.lookup.files, **kept}
 
     def dump(self) -> str:
         """The resolved config as YAML, which loads to the same experiment. User files are named as `./name.py`."""
-        return dump(self.resolved)
+        return dump(escaped(self.resolved))
 
 
 def load_config(path: str | FilePath, overrides: Overrides = ()) -> ExperimentConfig:
@@ -127,33 +136,19 @@ def check_data(config: ExperimentConfig) -> None:
 
 
 def _read(file: FilePath) -> str:
-    start = Mark(str(file), 1, 1)
     try:
-        with open(file, "rb") as stream:
-            content = stream.read(_MAX_BYTES + 1)
+        return read(file)
     except OSError as error:
-        near = [str(other) for other in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
-        hint = did_you_mean(str(file), near)
+        hint = did_you_mean(str(file), [str(file.parent / other) for other in near(file.parent)])
         raise ConfigError(
             [Problem(f"cannot read {file}: {error.strerror}", hint=hint if hint.startswith("did you") else "")]
-        ) from None
-    if len(content) > _MAX_BYTES:
-        raise ConfigError([Problem(f"the file is larger than {_MAX_BYTES} bytes", mark=start)])
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError([Problem("the file is UTF-16", mark=start, hint="save it as UTF-8")])
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        before = content[: error.start].decode()
-        mark = Mark(str(file), before.count("\n") + 1, len(before) - before.rfind("\n"))
-        raise ConfigError(
-            [Problem(f"the byte 0x{content[error.start]:02x} is not UTF-8", mark=mark, hint="save the file as UTF-8")]
         ) from None
 
 
 def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrides: Overrides) -> ExperimentConfig:
-    document = parse(text, name)
+    document = compose(text, name, folder, path)
     apply(document, overrides)
+    expand(document)
     builder = Builder(document, Lookup(folder))
     schema = schema_of(RootSection)
     arguments, _ = builder.arguments(schema, document.data, (), "the config")
@@ -162,8 +157,8 @@ def _load(text: str, name: str, folder: FilePath, path: FilePath | None, overrid
         builder.problem(("kernels",), f"kernels numba are of float32, dtype is {root['dtype']}", "use kernels: auto")
     found = _check(builder, root)
     if builder.problems:
-        raise ConfigError(_in_order(builder.problems, name))
-    resolved = builder.plain_of(schema, arguments)
+        raise ConfigError(_in_order(builder.problems, list(document.folders)))
+    resolved = {key: value for key, value in builder.plain_of(schema, arguments).items() if key not in _LANGUAGE}
     _fill_in(resolved, found)
     return ExperimentConfig(
         path=path,
@@ -249,6 +244,12 @@ def _fill_in(resolved: dict[str, Any], found: dict[str, Any]) -> None:
             plain |= watch
 
 
+def _inside(file: FilePath, folder: FilePath) -> str:
+    """Where a file goes below a folder that stands for `folder`: `..` becomes `up`."""
+    parts = FilePath(os.path.relpath(file, folder)).parts
+    return "/".join("up" if part == ".." else part for part in parts)
+
+
 def _with_best(train: TrainConfig, best: str | None) -> TrainConfig:
     return replace(train, checkpoint=replace(train.checkpoint, best=best))
 
@@ -285,11 +286,12 @@ def _layer_marks(builder: Builder, written: list[Layer], net: Net) -> dict[Layer
     return {layer: mark for layer, mark in marks.items() if mark is not None}
 
 
-def _in_order(problems: list[Problem], file: str) -> list[Problem]:
-    """Each problem once, as they come in the text; those of other origins, such as --set, after them."""
+def _in_order(problems: list[Problem], files: list[str]) -> list[Problem]:
+    """Each problem once, as they come in the texts of the files, the last file first; those of --set come after."""
+    order = {file: -index for index, file in enumerate(files)}
 
-    def place(problem: Problem) -> tuple[bool, int, int]:
+    def place(problem: Problem) -> tuple[int, int, int]:
         mark = problem.mark
-        return (mark is None or mark.file != file, mark.line if mark else 0, mark.column if mark else 0)
+        return (order.get(mark.file, 1) if mark else 1, mark.line if mark else 0, mark.column if mark else 0)
 
     return sorted({(p.mark, p.message): p for p in reversed(problems)}.values(), key=place)

@@ -47,23 +47,32 @@ class Lookup:
 
         The bytes are those that were imported. Raises LookupFailure where two files have one place.
         """
-        found: dict[str, tuple[FilePath, bytes]] = {}
-        for folder in self._folders.values():
-            for file, content in folder.contents.items():
-                name = file.relative_to(folder.folder).as_posix()
-                if found.setdefault(name, (file, content))[0] != file:
-                    hint = "rename one: a run keeps them side by side"
-                    raise LookupFailure(f"{file} and {found[name][0]} have one name", hint)
-        return {name: content for name, (_, content) in found.items()}
+        contents = {file: data for folder in self._folders.values() for file, data in folder.contents.items()}
+        return {name: contents[file] for name, file in self.places.items()}
 
-    def find(self, kind: Kind, name: str) -> Any:
-        """The class (for `init`, also a function) that a config calls `name`. Raises LookupFailure."""
+    @property
+    def places(self) -> dict[str, FilePath]:
+        """Those files by their places beside a config. Raises LookupFailure where two have one."""
+        found: dict[str, FilePath] = {}
+        for folder in self._folders.values():
+            for file in folder.contents:
+                name = file.relative_to(folder.folder).as_posix()
+                if found.setdefault(name, file) != file:
+                    hint = "rename one: a run keeps them side by side"
+                    raise LookupFailure(f"{file} and {found[name]} have one name", hint)
+        return found
+
+    def find(self, kind: Kind, name: str, folder: FilePath | None = None) -> Any:
+        """The class (for `init`, also a function) that a config calls `name`. Raises LookupFailure.
+
+        `folder` is where `./file.py` starts of a name that another file than the config itself holds.
+        """
         place, colon, attribute = name.rpartition(":")
         if not colon:
-            return self._built_in(kind, name)
+            return self._built_in(kind, name, folder)
         if not place or not attribute.isidentifier():
             raise LookupFailure(f"{name!r} names nothing", "write package.module:Class or ./file.py:Class")
-        module, file = self._load(place)
+        module, file = self._load(place, folder)
         found = getattr(module, attribute, None)
         if found is None:
             raise LookupFailure(f"{place} has no {attribute!r}", did_you_mean(attribute, _candidates(kind, module)))
@@ -105,11 +114,11 @@ class Lookup:
             return next((f"./{file.name}:{target.__qualname__}" for file in files if file), None)
         return _place(target) if target.__qualname__.isidentifier() else None
 
-    def _refuse_file(self, name: str, kind: Kind | None = None) -> None:
+    def _refuse_file(self, name: str, kind: Kind | None = None, folder: FilePath | None = None) -> None:
         """Ask which class in a file is meant: those of the kind, or where there are none all that a config can name."""
         if not name.endswith(".py"):
             return
-        module = self._load(name)[0]
+        module = self._load(name, folder)[0]
         own = {
             each: kind_of(value)
             for each, value in vars(module).items()
@@ -119,15 +128,15 @@ class Lookup:
         hint = f"write {' or '.join(f'{name}:{each}' for each in own)}" if own else f"write {name}:Class"
         raise LookupFailure(f"{name!r} is a file, and which class in it is meant is not said", hint)
 
-    def _load(self, place: str) -> tuple[ModuleType, FilePath | None]:
-        file = (self.folder / place).resolve() if place.endswith(".py") else None
+    def _load(self, place: str, folder: FilePath | None = None) -> tuple[ModuleType, FilePath | None]:
+        file = ((folder or self.folder) / place).resolve() if place.endswith(".py") else None
         return (self._file(place, file), file) if file else (_module(place), None)
 
-    def _built_in(self, kind: Kind, name: str) -> Any:
+    def _built_in(self, kind: Kind, name: str, folder: FilePath | None = None) -> Any:
         table = BUILT_IN[kind]
         if name in table:
             return load(table[name])
-        self._refuse_file(name, kind)
+        self._refuse_file(name, kind, folder)
         for other, names in BUILT_IN.items():
             if other != kind and name in names:
                 hint = did_you_mean(name, table)

@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from pathlib import Path as FilePath
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import yaml
 
@@ -35,9 +36,17 @@ _SPECIAL = {
     "+.inf": math.inf,
     "-.inf": -math.inf,
 }
+_REFERENCE = re.compile(r"""\$\{((?:[^{}'"\n,\[\]]|"[^"{}\n,:]*")+)\}""")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what YAML counts lines by
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+
+
+class Origin(NamedTuple):
+    """What a value was written as, `${width}`, and where that which it stands for is written."""
+
+    written: str
+    mark: Mark | None
 
 
 @dataclass
@@ -49,12 +58,32 @@ class Document:
     keys: dict[Path, Mark] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     """What is wrong with the text, yet does not hinder reading the rest: duplicate keys, tags."""
+    folders: dict[str, FilePath] = field(default_factory=dict)
+    """The folder of each file that was read, by the file's name in marks: where `./file.py` starts that it names."""
+    extended: dict[FilePath, bytes] = field(default_factory=dict)
+    """The other files that were read for it."""
+    inherited: set[str] = field(default_factory=set)
+    """The variables that those declare."""
+    origins: dict[Path, Origin] = field(default_factory=dict)
+    """Values that came through a variable."""
+    broken: set[Path] = field(default_factory=set)
+    """Values of variables that are not known: what follows from them is not worth telling."""
 
     def mark(self, path: Path) -> Mark | None:
         """Where the value at `path` stands; where there is none, the nearest thing around it that is written down."""
         while path not in self.values and path:
             path = path[:-1]
         return self.values.get(path)
+
+    def is_broken(self, path: Path) -> bool:
+        """Whether the value at `path`, or one around it, is not known."""
+        return bool(self.broken) and any(path[:n] in self.broken for n in range(len(path) + 1))
+
+    def folder(self, path: Path) -> FilePath | None:
+        """The folder of the file in which the value at `path` is written; None for values of other origins."""
+        origin = self.origins.get(path)
+        mark = origin.mark if origin else self.mark(path)
+        return self.folders.get(mark.file) if mark else None
 
     def key_mark(self, path: Path) -> Mark | None:
         """Where the key that ends `path` stands."""
@@ -129,6 +158,12 @@ def dump(data: Any) -> str:
     return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True))
 
 
+def inline(value: Any) -> str:
+    """Plain data as YAML on one line, without mappings in it."""
+    text: str = yaml.dump([value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=math.inf)
+    return text.strip()[1:-1]
+
+
 @dataclass
 class _Node:
     """A composed node. `content` holds a scalar, a list of nodes, or {key: (mark of the key, node)}.
@@ -152,12 +187,14 @@ class _Reader:
         self.problems: list[Problem] = []
         self._anchors: dict[str, _Node | None] = {}  # None: not complete yet
         self._count = 0
+        self._braces: dict[int, str] = {}
         self._events: Iterator[Any] = iter(())
 
     def read(self) -> _Node | None:
         """The document's one node; None when there is none."""
         self._look_over()
-        loader = yaml.SafeLoader(self.text)
+        text, self._braces = _veiled(self.text)
+        loader = yaml.SafeLoader(text)
         self._events = iter(loader.get_event, None)
         try:
             return self._document()
@@ -212,7 +249,8 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent):
             if _SURROGATE.search(event.value):
                 self._stop("half of a surrogate pair, which is no character", mark, "write the character itself")
-            node = _Node(scalar(event.value) if event.style is None else event.value, mark)
+            value = event.value.translate(self._braces)
+            node = _Node(scalar(value) if event.style is None else value, mark)
         elif isinstance(event, yaml.SequenceStartEvent):
             node = self._sequence(mark, depth)
         else:
@@ -250,7 +288,7 @@ class _Reader:
                 else:
                     hint = "quote a key that starts with [ or {"
                 self._stop("a key must be plain text", key_mark, hint)
-            key, plain = event.value, event.style is None
+            key, plain = event.value.translate(self._braces), event.style is None
             if event.anchor is not None or event.tag is not None:
                 self.problems.append(Problem("a key can have no anchor and no tag", mark=key_mark, hint="remove it"))
             value = self._node(next(self._events), depth + 1)
@@ -323,6 +361,17 @@ class _Reader:
             self._stop("this quote is never closed", self._mark(error.context_mark))
         opened = f", {context} in line {error.context_mark.line + 1}" if context and error.context_mark else ""
         self._stop(f"this is not YAML: {problem}{opened}", place)
+
+
+def _veiled(text: str) -> tuple[str, dict[int, str]]:
+    """The text with the braces of `${...}` veiled from the parser, for which they end a text in a {}; and the way back.
+
+    As long as before, so that places stay right.
+    """
+    free = (chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
+    opening, closing = next(free), next(free)
+    veiled = _REFERENCE.sub(rf"${opening}\1{closing}", text)
+    return veiled, {ord(opening): "{", ord(closing): "}"}
 
 
 def _around(content: Any, mark: Mark, inner: list[_Node]) -> _Node:

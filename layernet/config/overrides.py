@@ -25,13 +25,15 @@ def apply(document: Document, overrides: Overrides, option: str = "--set", withi
         origin = Mark(f"{option} {key}", 0, 0)
         try:
             _set(document, f"{within}.{key}" if within else key, value, origin)
-        except _LeadsNowhere as error:
+        except LeadsNowhere as error:
             problems.append(Problem(error.message, "", origin, error.hint))
     if problems:
         raise ConfigError(problems)
 
 
-class _LeadsNowhere(Exception):
+class LeadsNowhere(Exception):
+    """A path that meets nothing: what is wrong, and the cure."""
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
@@ -69,15 +71,21 @@ def _copy(value: Any) -> Any:
 def _set(document: Document, key: str, value: Any, origin: Mark) -> None:
     holder: Any = document.data
     path: Path = ()
-    parts = [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"\.?|([^.]+)\.?|\.', key)]
+    parts = parts_of(key)
+    if not parts:
+        raise LeadsNowhere("an empty path names nothing", "for example train.epochs")
+    if parts[0] == "extends":
+        raise LeadsNowhere("extends is read before anything is set", "name another config instead")
     while True:
-        step, parts = _step(holder, path, parts)
+        step, parts = step_into(holder, path, parts)
         path = (*path, step)
         if isinstance(holder, dict) and step not in holder:
             holder[step] = {}
             document.keys[path] = document.values[path] = origin
         if not parts:
             break
+        if isinstance(holder[step], str) and holder[step].startswith("${"):
+            raise LeadsNowhere(f"{dotted(path)} is {holder[step]}: what is in it is not known yet", "set the variable")
         if isinstance(holder[step], str):  # the bare name of a type, about to get arguments
             holder[step] = {"type": holder[step]}
         elif holder[step] is None:
@@ -87,7 +95,12 @@ def _set(document: Document, key: str, value: Any, origin: Mark) -> None:
     _mark_all(document, path, value, origin)
 
 
-def _step(holder: Any, path: Path, parts: list[str]) -> tuple[str | int, list[str]]:
+def parts_of(key: str) -> list[str]:
+    """The parts of a dotted path; one in double quotes may hold dots itself."""
+    return [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"\.?|([^.]+)\.?|\.', key)]
+
+
+def step_into(holder: Any, path: Path, parts: list[str]) -> tuple[str | int, list[str]]:
     """(the key or index that the next parts mean, the parts after it)."""
     where = dotted(path)
     if isinstance(holder, dict):
@@ -107,8 +120,8 @@ def _step(holder: Any, path: Path, parts: list[str]) -> tuple[str | int, list[st
             return names[parts[0]], parts[1:]
         size = f"it has {len(holder)} entries, 0 to {len(holder) - 1}" if holder else "it is empty"
         hint = did_you_mean(parts[0], names) if names and not parts[0].isdecimal() else size
-        raise _LeadsNowhere(f"{where} has no entry {parts[0]!r}", hint)
-    raise _LeadsNowhere(f"{where} is {describe(holder)}: there is nothing in it to set")
+        raise LeadsNowhere(f"{where} has no entry {parts[0]!r}", hint)
+    raise LeadsNowhere(f"{where} is {describe(holder)}: there is nothing in it to set")
 
 
 def _mark_all(document: Document, path: Path, value: Any, origin: Mark) -> None:

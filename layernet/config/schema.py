@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
-from pydantic import ConfigDict, Field, PlainValidator, Strict, ValidationError, create_model
+from pydantic import ConfigDict, Field, PlainValidator, Strict, ValidationError, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
 from layernet.config.elsewhere import suggest
 from layernet.config.lookup import article, kind_of
 from layernet.config.marks import Path, describe
 from layernet.config.names import Kind
-from layernet.core.duration import Duration, Interval
+from layernet.core.duration import DURATION, MINUTES, Duration, Interval
 from layernet.core.init import InitFunction
 from layernet.errors import did_you_mean
 
@@ -124,6 +124,11 @@ class Schema:
         missing = [name for name in missing if did_you_mean(name, [name]) not in misspelt]
         return values, [*(Finding((), f"{label} needs {name!r}") for name in missing), *found]
 
+    def json(self) -> dict[str, Any]:
+        """What pydantic says of the arguments as a JSON schema; parts as {"part": kind, "cls": section}."""
+        made = self._model.model_json_schema(by_alias=True)
+        return {**made, "properties": made.get("properties", {})}
+
     def _validated(self, given: dict[str, Any]) -> dict[str, Any]:
         """What is given, as pydantic leaves it. Raises ValidationError."""
         model = self._model.model_validate(given)
@@ -190,9 +195,10 @@ def _adapt(annotation: Any) -> Any:
     if annotation == InitFunction:
         return _part("init")
     if annotation is Duration:
-        return Annotated[Any, PlainValidator(_duration)]
+        return Annotated[Any, PlainValidator(_duration), spelled(DURATION, "a duration like '5 epochs' or '300 steps'")]
     if annotation is Interval:
-        return Annotated[Any, PlainValidator(_interval)]
+        written = spelled(f"{DURATION}|{MINUTES}", "a duration like '5 epochs', '300 steps' or '30 minutes'")
+        return Annotated[Any, PlainValidator(_interval), written]
     if inspect.isclass(annotation) and get_origin(annotation) is None:
         return _adapt_class(annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -233,7 +239,12 @@ def _part(kind: PartKind, cls: type | None = None) -> Any:
             return Part(kind, value, cls)
         raise expected(wanted)
 
-    return Annotated[Any, PlainValidator(take)]
+    return Annotated[Any, PlainValidator(take), WithJsonSchema({"part": kind, "cls": cls})]
+
+
+def spelled(pattern: str, what: str) -> WithJsonSchema:
+    """What a JSON schema says of text that a validator checks, for an annotation."""
+    return WithJsonSchema({"type": "string", "pattern": pattern, "patternErrorMessage": f"expected {what}"})
 
 
 def _duration(value: Any) -> Duration:

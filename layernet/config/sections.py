@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from layernet.config.entries import MeasurePart, ObjectivePart, SourcePart
-from layernet.config.schema import AsPart, Section, expected
+from layernet.config.schema import AsPart, Section, expected, spelled
 from layernet.core.duration import Duration, Interval
 from layernet.core.layer import Layer
 from layernet.optim.averaging import Average
@@ -21,6 +21,7 @@ from layernet.optim.schedules import Constant, Schedule
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 _CONSTANT = Constant()
+_DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 
 
 def _device(name: str) -> str:
@@ -150,9 +151,13 @@ class RootSection(Section):
 
     layernet: Literal[1] = 1
     """The version of this dialect."""
+    extends: str | list[str] | None = None
+    """A config, or several, that this one is laid over: a path from this file's folder; of several, the later wins."""
+    vars: dict[str, Any] | None = None
+    """Values with names of your own: `${name}` stands for one, as a value or inside text."""
     seed: Annotated[int, Field(ge=0)] = 0
     """What every random number follows from, at least 0."""
-    device: Annotated[str, AfterValidator(_device)] = "auto"
+    device: Annotated[str, AfterValidator(_device), spelled(_DEVICE, "auto, cpu, cuda or cuda:N")] = "auto"
     """`cpu` (numpy), `cuda` or `cuda:N` (cupy), `auto`: cuda where there is one."""
     dtype: Literal["float32", "float64"] = "float32"
     """The float type of all that is computed."""

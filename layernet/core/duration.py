@@ -6,6 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+DURATION = r"^\s*(\d+(?:\.\d+)?\s*epochs?|\d+\s*steps?)\s*$"
+MINUTES = r"^\s*\d+(?:\.\d+)?\s*minutes?\s*$"
+"""What a duration looks like, and minutes: patterns to search for in a text."""
+
 
 @dataclass(frozen=True)
 class Duration:

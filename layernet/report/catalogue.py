@@ -212,7 +212,7 @@ def spell_type(annotation: Any) -> str:
         return f"[{', '.join(items)}{', ...' if origin is list or Ellipsis in arguments else ''}]"
     if origin is not None and issubclass(origin, Mapping):
         return "{" + ": ".join(spell_type(argument) for argument in arguments) + ", ...}"
-    if not inspect.isclass(annotation):
+    if annotation is Any or not inspect.isclass(annotation):
         return "any"
     kind = kind_of(annotation)
     if kind is not None:

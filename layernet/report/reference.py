@@ -1,4 +1,5 @@
-"""The generated parts of docs/config.md: tables of sections, of the keys of entries, and of all built-in names.
+"""What is generated about configs: the tables of docs/config.md (sections, keys of entries, built-in names), and the
+JSON schema with their words.
 
 A page marks them with `<!-- generated: NAME -->` and `<!-- end -->`; what stands between is replaced.
 """
@@ -7,12 +8,16 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from layernet.config.entries import Extras
+from layernet.config.jsonschema import json_schema
 from layernet.config.lookup import Lookup, article
 from layernet.config.schema import written
 from layernet.config.sections import (
@@ -50,6 +55,19 @@ _PYTHON_ONLY = {"Arrays"}  # takes arrays, which a config cannot write
 _NEEDS_NO_TYPE = {"int", "float", "bool", "text", "initialiser"}  # the default shows it
 
 
+@cache
+def schema_text() -> str:
+    """The JSON schema of configs, with a description of everything built in and of every key."""
+
+    def describe(target: Any) -> str:
+        return " ".join(inspect.cleandoc(target.__doc__ or "").partition("\n\n")[0].split())
+
+    def notes(declared: Any) -> Mapping[str, str]:
+        return _attribute_docs(declared) if inspect.isclass(declared) else _key_docs(declared)
+
+    return json.dumps(json_schema(describe, notes), indent=1, ensure_ascii=False) + "\n"
+
+
 def fill(page: str) -> str:
     """The page with its generated parts made anew. Raises KeyError for a part that nothing is known of."""
     tables = dict(_tables())
@@ -75,7 +93,7 @@ def _entry_keys() -> Iterator[tuple[str, ...]]:
     """The keys of our own in entries; one that means the same in several stands there once."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for entry, extra in EXTRAS.items():
-        docs = dict(re.findall(r"^ *(\w+): (.*)$", extra.__doc__ or "", re.M))
+        docs = _key_docs(extra)
         for argument in arguments_of(extra, Lookup(Path())):
             rows.setdefault((*_key(argument), docs[argument.name]), []).append(entry)
     return ((", ".join(entries), *row) for row, entries in rows.items())
@@ -113,6 +131,11 @@ def _prose(text: str) -> str:
 
 def _code(text: str) -> list[str]:
     return re.split(r"(`[^`]*`)", text)
+
+
+def _key_docs(extra: Any) -> dict[str, str]:
+    """The lines `key: meaning` of a function's docstring."""
+    return dict(re.findall(r"^ *(\w+): (.*)$", extra.__doc__ or "", re.M))
 
 
 def _attribute_docs(cls: type) -> dict[str, str]:
