@@ -79,7 +79,7 @@ class Kernel(Routine):
         names = self.parameters[2:]
         if len(names) > MOST:
             raise TypeError(f"a kernel has at most {MOST} arguments, {function.__name__} {len(names)}")
-        # compiled for these names: Python itself then checks them, four times as fast as with **arguments
+        # made for these names, as a NamedTuple is: Python itself checks them, at half the cost of **arguments
         given, values = "".join(f"{name}, " for name in names), ", ".join(names)
         scope: dict[str, Any] = {"_kernel": self, "_start": _start, "_count": _count}
         exec(
