@@ -234,9 +234,8 @@ assert names() == [0, 1, 2]
 
 def test_threads_are_those_of_blas_before_it_was_limited() -> None:
     code = """
-import threadpoolctl
+import numpy as np, threadpoolctl
 threadpoolctl.threadpool_limits(3, "blas")
-import numpy as np
 import layernet as ln
 from layernet.backend.device import get_device
 from layernet.backend.numpy_threads import workers

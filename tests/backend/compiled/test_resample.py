@@ -76,6 +76,9 @@ def test_bands_are_forgotten_with_their_matrix():
     rows = np.eye(3, dtype=np.float32)
     x = np.ones((1, 3, 3, 2), dtype=np.float32)
     COMPILED.resample2d(x, rows, rows)
+    assert len(resample._BANDS) == before  # somebody may write to the matrix
+    rows.setflags(write=False)
+    COMPILED.resample2d(x, rows, rows)
     assert len(resample._BANDS) == before + 1
     del rows
     gc.collect()
