@@ -13,7 +13,21 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from layernet import __version__
-from layernet.cli import average, doctor, evaluate, find_lr, gradcheck, inspect, layers, resume, train, validate, warmup
+from layernet.cli import (
+    average,
+    data,
+    doctor,
+    evaluate,
+    find_lr,
+    gradcheck,
+    inspect,
+    layers,
+    predict,
+    resume,
+    train,
+    validate,
+    warmup,
+)
 from layernet.cli.common import paint_for
 from layernet.errors import Interrupted, LayernetError, did_you_mean
 
@@ -21,6 +35,7 @@ COMMANDS = {
     "train": train,
     "resume": resume,
     "eval": evaluate,
+    "predict": predict,
     "inspect": inspect,
     "validate": validate,
     "gradcheck": gradcheck,
@@ -28,6 +43,7 @@ COMMANDS = {
     "warmup": warmup,
     "find-lr": find_lr,
     "average": average,
+    "data": data,
     "doctor": doctor,
 }
 
