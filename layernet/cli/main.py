@@ -15,6 +15,7 @@ from typing import NoReturn
 from layernet import __version__
 from layernet.cli import (
     average,
+    bench,
     data,
     doctor,
     evaluate,
@@ -24,6 +25,7 @@ from layernet.cli import (
     layers,
     predict,
     resume,
+    runs,
     train,
     validate,
     warmup,
@@ -36,10 +38,12 @@ COMMANDS = {
     "resume": resume,
     "eval": evaluate,
     "predict": predict,
+    "runs": runs,
     "inspect": inspect,
     "validate": validate,
     "gradcheck": gradcheck,
     "layers": layers,
+    "bench": bench,
     "warmup": warmup,
     "find-lr": find_lr,
     "average": average,
