@@ -16,6 +16,7 @@ from layernet import __version__
 from layernet.cli import (
     average,
     bench,
+    completion,
     data,
     doctor,
     evaluate,
@@ -49,12 +50,13 @@ COMMANDS = {
     "average": average,
     "data": data,
     "doctor": doctor,
+    "completion": completion,
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    parser = _parser()
+    parser = _parser({})
     given = sys.argv[1:] if argv is None else list(argv)
     if not given:
         parser.print_help(sys.stderr)
@@ -135,7 +137,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {self.prog} takes no {unknown[0]!r}; {hint}\n")
 
 
-def _parser() -> _Parser:
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """Each command's parser, by its name."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    _parser(found)
+    return found
+
+
+def _parser(made: dict[str, argparse.ArgumentParser]) -> _Parser:
+    """The parser of the whole command line; those of the commands go into `made`."""
     parser = _Parser(
         prog="layernet",
         description="Train nets of hand-written layers from YAML configs.",
@@ -157,4 +167,5 @@ def _parser() -> _Parser:
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         module.add_arguments(command)
         command.set_defaults(run=module.run, parser=command)
+        made[name] = command
     return parser

@@ -84,7 +84,12 @@ def measure(experiment: Experiment, steps: int, layers: bool = False) -> Speed:
 def overrides(given: Sequence[str], steps: int) -> list[str]:
     """Those given, and those that make a config train just so many steps that are timed."""
     # after the last step comes an evaluation, and a step with one is not timed
-    return [*given, "train.epochs=null", f"train.steps={_SKIP + steps + 1}", f"train.eval_every={_SKIP + steps + 1} steps"]
+    return [
+        *given,
+        "train.epochs=null",
+        f"train.steps={_SKIP + steps + 1}",
+        f"train.eval_every={_SKIP + steps + 1} steps",
+    ]
 
 
 class _Clock(Callback):
