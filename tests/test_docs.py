@@ -124,4 +124,4 @@ def test_the_page_of_commands_shows_every_command() -> None:
     page = (ROOT / "docs" / "commands.md").read_text()
     headings = " ".join(re.findall(r"^## (.*)$", page, re.M)).replace(",", "").split()
     assert sorted(headings) == sorted(COMMANDS)
-    assert set(COMMANDS) <= set(re.findall(r"layernet (\w+)", page))
+    assert set(COMMANDS) <= set(re.findall(r"layernet ([\w-]+)", page))

@@ -23,7 +23,7 @@ from layernet.errors import DataError, ShapeError, UsageError
 from layernet.losses.base import Loss
 from layernet.losses.binary import BCEWithLogits, SigmoidFocal
 from layernet.losses.classification import NLL, CrossEntropy, Focal
-from layernet.train import checkpoint, state
+from layernet.train import state
 from layernet.train.compute import computing, device_for
 from layernet.train.rundir import RunDirectory
 
@@ -73,7 +73,7 @@ class Predictor:
         directory = RunDirectory.open(Path(run))
         config = load_config(directory.resolved, compute)
         net = config.net.bind(device_for(config), config.dtype, config.seed)
-        saved = checkpoint.load(directory.find(which or ("best" if directory.checkpoint("best").exists() else "last")))
+        saved = directory.load(which or ("best" if directory.checkpoint("best").exists() else "last"))
         state.restore_net(saved, net, config.data.all_transforms())
         classes = saved.meta.get("classes") or config.data.train.classes
         return cls(config, net, classes)

@@ -39,6 +39,8 @@ LINES = {
     "eval": "eval runs/tiny-001",
     "predict": "predict runs/tiny-001 x.npy",
     "runs": "runs",
+    "average": "average runs/tiny-001",
+    "find-lr": "find-lr tiny.yaml --steps 10",
     "inspect": "inspect tiny.yaml",
     "validate": "validate tiny.yaml",
     "gradcheck": "gradcheck tiny.yaml",
@@ -114,7 +116,7 @@ def test_a_terminal_has_a_bar_and_colours_unless_they_are_not_wanted(no_color: b
 def test_help_has_an_example_that_is_a_command_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    found = re.search(r"^example: layernet (\w+)(.*)$", capsys.readouterr().out, re.M)
+    found = re.search(r"^example: layernet ([\w-]+)(.*)$", capsys.readouterr().out, re.M)
     assert found
     assert found[1] == command
     parsed = COMMANDS[command]
