@@ -41,8 +41,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("data get needs the name of a data set", f"known: {', '.join(SOURCES)}")
     if len(args.names) > 1 and (args.root or args.url):
         raise UsageError("--root and --url are for one data set", "get them one by one")
-    for name in args.names:
-        print(f"{name}: {SOURCES[name].get(_teller, args.root, args.url)}")
+    try:
+        for name in args.names:
+            print(f"{name}: {SOURCES[name].get(_teller, args.root, args.url)}")
+    except BaseException:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the line of progress stays, and what is said of it stands below
+        raise
     return 0
 
 

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.parse import urlsplit
 
-from layernet.errors import DataError
+from layernet.errors import DataError, UsageError
 
 try:
     import fcntl
@@ -133,10 +133,10 @@ def _range_start(headers: HTTPMessage) -> int:
 
 
 def check_url(url: str, mirror: bool) -> None:
-    """Raise DataError for an address that is not https; one that the user gave may be http."""
+    """Raise UsageError for an address that is not https; one that the user gave may be http."""
     parts = urlsplit(url)
     if not parts.hostname or not (parts.scheme == "https" or (mirror and parts.scheme == "http")):
-        raise DataError(f"{url} is no https address", "a mirror is given as --url https://host/folder")
+        raise UsageError(f"{url} is no https address", "a mirror is given as --url https://host/folder")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -125,7 +125,7 @@ def comparison(runs: Sequence[Run]) -> str:
         lines.append(("(the configs are the same)", *[""] * len(runs)))
     for name in dict.fromkeys(name for each in measured for name in each):
         lines.append((name, *(_shown(each.get(name, _ABSENT)) for each in measured)))
-    lines.append(("epochs", *(_shown(run.epochs) for run in runs)))
+    lines.append(("epochs", *("-" if run.epochs is None else f"{run.epochs:.4g}" for run in runs)))
     lines.append(("time", *("-" if run.seconds is None else duration(run.seconds) for run in runs)))
     text = aligned(lines)
     damaged = [f"{run.path}: damaged: {'; '.join(run.damage)}" for run in runs if run.damage]

@@ -158,7 +158,9 @@ class Predictor:
                         if skip is None:
                             raise problem
                         skip(problem)
-                good = [(str(file), x) for file, x in zip(some, read_all, strict=True) if not isinstance(x, DataError)]
+                good = [
+                    (_named(file), x) for file, x in zip(some, read_all, strict=True) if not isinstance(x, DataError)
+                ]
                 if good:
                     yield [name for name, _ in good], np.stack([x for _, x in good])
 
@@ -172,6 +174,11 @@ class Predictor:
         if isinstance(self._dataset, ImageFolder):
             fit = self._dataset.fit
         return shape[0], shape[1], fit, shape[2] == 1
+
+
+def _named(file: Path) -> str:
+    """A file's path as it can be printed: names need not be UTF-8."""
+    return os.fsencode(file).decode(errors="replace")
 
 
 def _activation(loss: Loss | None) -> tuple[Callable[[Array], Array], str]:
