@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from layernet.cli.main import main
+from layernet.cli.main import COMMANDS, main
 from layernet.config.experiment import load_config, load_config_text
 from layernet.config.marks import dump, parse
 from layernet.testing.contract import RULES
@@ -66,6 +66,8 @@ def test_the_blocks_of_a_page_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    if page.name == "commands.md":
+        (tmp_path / "configs").symlink_to(ROOT / "configs")
     namespace: dict[str, Any] = {"__name__": "page"}
     printed = ""
     try:
@@ -116,3 +118,10 @@ def test_the_guide_names_every_rule_of_the_contract() -> None:
     rules = {row.rpartition("|")[0].rpartition("|")[2].strip() for row in table.splitlines() if row.startswith("|")}
     rules -= {"rule that catches it", "---"}
     assert rules == {rule.__name__.replace("_", " ") for rule in RULES} | {"gradient", "missing"}
+
+
+def test_the_page_of_commands_shows_every_command() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    headings = " ".join(re.findall(r"^## (.*)$", page, re.M)).replace(",", "").split()
+    assert sorted(headings) == sorted(COMMANDS)
+    assert set(COMMANDS) <= set(re.findall(r"layernet ([\w-]+)", page))

@@ -15,6 +15,9 @@ from typing import NoReturn
 from layernet import __version__
 from layernet.cli import (
     average,
+    bench,
+    completion,
+    data,
     doctor,
     evaluate,
     find_lr,
@@ -22,7 +25,9 @@ from layernet.cli import (
     init,
     inspect,
     layers,
+    predict,
     resume,
+    runs,
     schema,
     show,
     train,
@@ -37,22 +42,27 @@ COMMANDS = {
     "train": train,
     "resume": resume,
     "eval": evaluate,
+    "predict": predict,
+    "runs": runs,
     "inspect": inspect,
     "validate": validate,
     "show": show,
     "schema": schema,
     "gradcheck": gradcheck,
     "layers": layers,
+    "bench": bench,
     "warmup": warmup,
     "find-lr": find_lr,
     "average": average,
+    "data": data,
     "doctor": doctor,
+    "completion": completion,
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    parser = _parser()
+    parser = _parser({})
     given = sys.argv[1:] if argv is None else list(argv)
     if not given:
         parser.print_help(sys.stderr)
@@ -133,7 +143,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {self.prog} takes no {unknown[0]!r}; {hint}\n")
 
 
-def _parser() -> _Parser:
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """Each command's parser, by its name."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    _parser(found)
+    return found
+
+
+def _parser(made: dict[str, argparse.ArgumentParser]) -> _Parser:
+    """The parser of the whole command line; those of the commands go into `made`."""
     parser = _Parser(
         prog="layernet",
         description="Train nets of hand-written layers from YAML configs.",
@@ -155,4 +173,5 @@ def _parser() -> _Parser:
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
         module.add_arguments(command)
         command.set_defaults(run=module.run, parser=command)
+        made[name] = command
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,8 +62,15 @@ class OnDisk(InMemory):
             where = f"correct root; without root they are looked for in $LAYERNET_DATA/{self.folder}"
         raise DataError(
             f"{type(self).__name__}: there is no {' or '.join(names)} in {self.directory}",
-            f"put the files of {self.source} there, or {where}",
+            f"{self._get()}put the files of {self.source} there, or {where}",
         )
+
+    def _get(self) -> str:
+        """The command that downloads the files, where there is one."""
+        from layernet.data.sources import SOURCES  # which imports this
+
+        root = "" if self.root is None else f" --root {shlex.quote(str(self.root))}"
+        return f"get them with `layernet data get {self.folder}{root}`, " if self.folder in SOURCES else ""
 
 
 def pin(**paths: str | None) -> dict[str, str]:

@@ -133,12 +133,8 @@ class ImageFolder(Dataset):
             raise DataError(f"ImageFolder: {self._root / unknown[0]} is none of the classes {', '.join(classes)}")
         found = []
         for folder in folders:
-            files = [
-                (str(Path(place, name).relative_to(self._root)), classes.index(folder))
-                for place, below, names in os.walk(self._root / folder)
-                for name in names
-                if name[0] != "." and Path(name).suffix.lower() in _ENDINGS
-            ]
+            label = classes.index(folder)
+            files = [(str(path.relative_to(self._root)), label) for path in images_below(self._root / folder)]
             if not files:
                 endings = " ".join(sorted(_ENDINGS))
                 raise DataError(f"ImageFolder: {self._root / folder} holds no images", f"endings read: {endings}")
@@ -220,6 +216,16 @@ class ImageFolder(Dataset):
         if problems:
             log.warning("ImageFolder: skipped %d of %d images; %s", len(problems), shape[0], problems[0][1])
         return [index for index, _ in problems]
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Every file in a folder and those in it that has the ending of an image, sorted; hidden ones are passed over."""
+    return sorted(
+        Path(place, name)
+        for place, below, names in os.walk(folder)
+        for name in names
+        if name[0] != "." and Path(name).suffix.lower() in _ENDINGS
+    )
 
 
 def read_image(path: Path, size: tuple[int, int], fit: str, grey: bool) -> Array:

@@ -147,6 +147,13 @@ def _read(dataset: Dataset, indices: Array) -> tuple[Array, Array]:
     return x, target
 
 
+def prepared(x: Array, transforms: Sequence[Transform]) -> Array:
+    """Examples as a net takes them to predict: after the transforms in their deterministic form. x is not changed."""
+    for transform in transforms:
+        x = transform(x, None)
+    return _finished(x)
+
+
 def _finished(x: Array) -> Array:
     """The batch as a net takes it: C-contiguous, pixels as float32 0..1, floats as float32, indices as they are."""
     if x.dtype == np.uint8:

@@ -55,36 +55,36 @@ class Npz(InMemory):
             self._check_labels(y)
         return x, y
 
+    def array(self, name: str) -> Array:
+        """One of the file's arrays by itself. Raises DataError where there is none such of numbers."""
+        self._shape_of(name)
+        return self._read(name)
+
     def _shapes(self) -> list[Shape]:
         """The shapes of both arrays, from their headers, which must agree with the file's directory."""
-        shapes = []
-        for name in self.names:
-            with self._member(name) as (stream, size):
-                shape, _, dtype = _header(stream)
-                if dtype.kind not in "biuf":
-                    raise DataError(f"{self._file}: array {name!r} holds {dtype}", "numbers are needed")
-                if not shape:
-                    raise DataError(f"{self._file}: array {name!r} is a single number", "its first axis is examples")
-                expected = stream.tell() + math.prod(shape) * dtype.itemsize
-                if size != expected:
-                    raise DataError(f"{self._file}: array {name!r} has {size} bytes, expected {expected}")
-                shapes.append(shape)
+        shapes = [self._shape_of(name) for name in self.names]
         if shapes[0][0] != shapes[1][0]:
             counts = " and ".join(f"{shape[0]} in {name!r}" for name, shape in zip(self.names, shapes, strict=True))
             raise DataError(f"{self._file}: examples and targets differ in number: {counts}")
         return shapes
 
+    def _shape_of(self, name: str) -> Shape:
+        with self._member(name) as (stream, size):
+            shape, _, dtype = _header(stream)
+            if dtype.kind not in "biuf":
+                raise DataError(f"{self._file}: array {name!r} holds {dtype}", "numbers are needed")
+            if not shape:
+                raise DataError(f"{self._file}: array {name!r} is a single number", "its first axis is examples")
+            expected = stream.tell() + math.prod(shape) * dtype.itemsize
+            if size != expected:
+                raise DataError(f"{self._file}: array {name!r} has {size} bytes, expected {expected}")
+        return shape
+
     def _read(self, name: str) -> Array:
         with self._member(name) as (stream, _):
             array = npy.read_array(stream, allow_pickle=False)
             stream.read(1)  # the checksum is compared when the end is seen
-        if array.dtype.kind in "iu":
-            return array.astype(array.dtype.newbyteorder("="), copy=False)
-        with np.errstate(over="ignore"):
-            single = array.astype(np.float32)
-        if not (np.isfinite(single) == np.isfinite(array)).all():
-            raise DataError(f"{self._file}: array {name!r} holds numbers beyond float32", "scale it")
-        return single
+        return native(array, f"{self._file}: array {name!r}")
 
     def _check_labels(self, labels: Array) -> None:
         if self.classes is not None and labels.max(initial=0) >= len(self.classes):
@@ -116,6 +116,17 @@ class Npz(InMemory):
         except (ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
             first = str(error).partition("\n")[0]
             raise DataError(f"{file}: is no sound .npz file, array {name!r} ({first})", "write it again") from error
+
+
+def native(array: Array, what: str) -> Array:
+    """Integers as they are, all else as float32. Raises DataError, beginning with `what`, where that cannot hold it."""
+    if array.dtype.kind in "iu":
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if not (np.isfinite(single) == np.isfinite(array)).all():
+        raise DataError(f"{what} holds numbers beyond float32", "scale it")
+    return single
 
 
 def _header(stream: IO[bytes]) -> tuple[Shape, bool, np.dtype[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,11 @@ class Display(Callback):
         done = trainer.step - self._first
         rate = (time.perf_counter() - self._clock) / done if done else 0.0
         return duration(rate * (trainer.total_steps - trainer.step))
+
+
+def stdout() -> Console:
+    """The console to train on. Only a terminal gets escapes, whatever the environment wants in files (FORCE_COLOR)."""
+    return Console(force_terminal=None if sys.stdout.isatty() else False)
 
 
 def values(row: dict[str, Any]) -> str:

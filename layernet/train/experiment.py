@@ -30,7 +30,7 @@ from layernet.train.compute import (
     hint,
     in_words,
 )
-from layernet.train.console import Display, duration, values
+from layernet.train.console import Display, duration, stdout, values
 from layernet.train.memory import check_memory
 from layernet.train.recorder import Recorder
 from layernet.train.rundir import RunDirectory
@@ -102,7 +102,7 @@ class Experiment:
                 },
                 config=self.config.path,
             )
-            self._train(run, None, console or Console(), notes=warm.lines() if warm else ())
+            self._train(run, None, console or stdout(), notes=warm.lines() if warm else ())
         return run.path
 
     def warm_start(self) -> WarmStart | None:
@@ -120,7 +120,7 @@ class Experiment:
         """
         directory = RunDirectory.open(Path(run))
         with directory.locked(), _saying_how_to_go_on(directory):
-            return cls._go_on(directory, console or Console(), overrides)
+            return cls._go_on(directory, console or stdout(), overrides)
 
     @classmethod
     def _go_on(cls, directory: RunDirectory, console: Console, overrides: Overrides) -> Self:

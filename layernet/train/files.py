@@ -92,9 +92,11 @@ def locked(directory: Path) -> Iterator[None]:
             stream.truncate(0)
             stream.write(f"{os.getpid()}\n")
             stream.flush()
-        yield
-        with suppress(OSError):
-            stream.truncate(0)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                stream.truncate(0)
 
 
 def _sync_directory(path: Path) -> None:

@@ -102,7 +102,8 @@ class Profile(Callback):
 
     def on_start(self, trainer: Trainer) -> None:
         self._watch = watch = _Stopwatch(trainer.net.device.synchronize)
-        self._steps: list[tuple[float, dict[_Key, float]]] = []
+        self.steps: list[tuple[float, dict[_Key, float]]] = []
+        """(seconds, seconds by part) of every step that was timed."""
         self._layers: list[tuple[str, str]] = []
         watch.wrap(trainer, "train_step", ("", "framework"), outermost=True)
         for layer in running(trainer.net.root, trainer.net.steps()):
@@ -130,7 +131,7 @@ class Profile(Callback):
         now = time.perf_counter()
         found = self._watch.take()
         if not self._disturbed and trainer.step > self.skip:
-            self._steps.append((now - self._clock, found))
+            self.steps.append((now - self._clock, found))
         self._disturbed = False
         self._clock = time.perf_counter()
 
@@ -139,7 +140,7 @@ class Profile(Callback):
 
     def result(self) -> StepTimes | None:
         """The mean step; None where no step was timed."""
-        steps = sorted(self._steps, key=lambda step: step[0])[: (len(self._steps) + 1) // 2]
+        steps = sorted(self.steps, key=lambda step: step[0])[: (len(self.steps) + 1) // 2]
         if not steps:
             return None
         total: dict[_Key, float] = defaultdict(float)

@@ -93,7 +93,7 @@ def test_data_that_is_found_missing_or_damaged(
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
     assert "not there: MNIST" in shown
-    assert re.search(r"^broken: CIFAR10: there is no .*; put the files of ", shown, re.MULTILINE)
+    assert re.search(r"^broken: CIFAR10: there is no .*; get them with .*, put the files of ", shown, re.MULTILINE)
     monkeypatch.setenv("LAYERNET_DATA", str(tmp_path / "nowhere"))
     assert main(["doctor"]) == 1
     assert "where there is no directory" in capsys.readouterr().out
