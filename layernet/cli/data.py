@@ -76,7 +76,7 @@ def _teller(name: str) -> Progress:
             return
         last = now
         speed = (done - first) / (now - begun) if now > begun else 0.0
-        line = f"{name}: {100 * done / total:.0f} % of {size(total)}, {size(round(speed))}/s"
+        line = f"{name}: {100 * done / total:.0f} % of {size(total)}" + (f", {size(round(speed))}/s" if speed else "")
         end = "\n" if not terminal or done >= total else ""
         sys.stderr.write(f"\r\x1b[K{line}{end}" if terminal else f"{line}{end}")
         sys.stderr.flush()
