@@ -34,6 +34,9 @@ train: {epochs: 2, log_every: 1 steps}
 """
 
 LINES = {
+    "init": "init first.yaml --data Digits",
+    "show": "show tiny.yaml",
+    "schema": "schema",
     "train": "train tiny.yaml",
     "resume": "resume runs/tiny-001 --set train.epochs=3",
     "eval": "eval runs/tiny-001",
