@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layernet.config.experiment import ExperimentConfig, load_config, load_config_text
-from layernet.core.duration import Duration
+from layernet.core.duration import Interval
 from layernet.core.init import normal
 from layernet.errors import ConfigError, Mark
 
@@ -118,7 +118,7 @@ def test_defaults_are_filled_in() -> None:
         },
         "callbacks": [],
     }
-    assert config.train.checkpoint.every == Duration(1, "epochs")
+    assert config.train.checkpoint.every == Interval(1, "epochs")
 
 
 def test_repeat_makes_separate_named_copies() -> None:
