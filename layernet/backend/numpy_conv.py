@@ -15,7 +15,7 @@ from layernet.backend.numpy_threads import LEAST_PRODUCT, workers
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.window import Window
 
-_BLOCK_BYTES = 1 << 21  # what the columns of a strip may take: smaller strips cost more than larger caches
+_BLOCK_BYTES = 1 << 22  # what the columns of a strip may take: between products threads wait for Python's lock
 
 
 class NumpyConvOps(NumpyLinearOps, ConvOps):

@@ -30,7 +30,7 @@ M = 4
 
 _POINTS = {3: (0.0, 1.0, -1.0, 2.0, -2.0), 5: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)}
 
-_UNIT_BYTES = 1 << 18  # pixels that are transformed at a time
+_UNIT_BYTES = 1 << 20  # pixels that are transformed at a time: in between, threads wait for Python's lock
 _BLOCK_BYTES = 1 << 22  # transforms that a product takes: fewer, and BLAS packs the filters too often
 
 
