@@ -31,7 +31,8 @@ LEAST_PASS = 1 << 16
 BLOCK = 1 << 17
 """Elements of each array of a pass that are worked on at a time.
 
-Fewer would stay in a nearer cache, but between numpy's calls threads wait for Python's lock: 2^15 took a quarter longer.
+Fewer would stay in a nearer cache, but between numpy's calls threads wait for Python's lock: VGG's batch norms take
+30 ms a step so, and 38 with 2^15.
 """
 
 

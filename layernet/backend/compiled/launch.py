@@ -213,4 +213,4 @@ def _alone() -> Any:
 
 @cache
 def _runner() -> Any:
-    return cached(partial(njit, "void(intp, intp)", parallel=True), _side_by_side)
+    return cached(partial(njit, "void(intp, intp)", parallel=True, nogil=True), _side_by_side)
