@@ -21,6 +21,10 @@ _GZIP = b"\x1f\x8b"
 _CHUNK = 1 << 20
 
 
+class NotThere(DataError):
+    """A data set's file is absent: nothing is damaged, it has only not been fetched, or not all of it."""
+
+
 class OnDisk(InMemory):
     """A data set read from the files of one directory: `root`, or else `$LAYERNET_DATA/<folder>`.
 
@@ -51,7 +55,7 @@ class OnDisk(InMemory):
         return {"root": str(self.directory)} if pin(root=given) else {}
 
     def find(self, *names: str) -> Path:
-        """The first of `names` that is a file in the directory. Raises DataError, with the cure, when none is."""
+        """The first of `names` that is a file in the directory. Raises NotThere, with the cure, when none is."""
         for name in names:
             if (self.directory / name).is_file():
                 return self.directory / name
@@ -60,7 +64,7 @@ class OnDisk(InMemory):
             where = f"name the directory above {self.folder}/ in LAYERNET_DATA ({now})"
         else:
             where = f"correct root; without root they are looked for in $LAYERNET_DATA/{self.folder}"
-        raise DataError(
+        raise NotThere(
             f"{type(self).__name__}: there is no {' or '.join(names)} in {self.directory}",
             f"{self._get()}put the files of {self.source} there, or {where}",
         )

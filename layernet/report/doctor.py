@@ -19,7 +19,7 @@ from layernet.backend import compiled
 from layernet.backend.allocation import keep_pages
 from layernet.backend.device import get_device
 from layernet.config.names import BUILT_IN
-from layernet.data.files import OnDisk
+from layernet.data.files import NotThere, OnDisk
 from layernet.errors import DataError, DeviceError
 from layernet.testing.kernels import check_kernels, wrong
 from layernet.text import aligned, size
@@ -115,7 +115,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _data(facts: Facts) -> Facts:
-    """Which data sets that are read from files are there. One whose folder is there and cannot be used is broken."""
+    """Which data sets that are read from files are there. A folder with some of the files gets a hint; a damaged file is broken."""
     given = os.environ.get("LAYERNET_DATA")
     directory = Path(given or "data").expanduser().absolute()
     if given and not directory.is_dir():
@@ -132,6 +132,9 @@ def _data(facts: Facts) -> Facts:
         try:
             for split in ("train", "test"):
                 cls(split).check()
+        except NotThere as error:
+            missing.append(name)
+            facts["hints"].append(str(error))
         except DataError as error:
             facts["broken"].append(str(error))
         else:

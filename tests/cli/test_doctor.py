@@ -89,11 +89,17 @@ def test_data_that_is_found_missing_or_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("layernet.report.doctor.check_kernels", lambda device: {})
-    (tmp_path / "cifar10").mkdir()
-    assert main(["doctor"]) == 1
+    monkeypatch.setenv("LAYERNET_DATA", str(tmp_path))
+    folder = tmp_path / "cifar10"
+    folder.mkdir()
+    assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    assert "not there: MNIST" in shown
-    assert re.search(r"^broken: CIFAR10: there is no .*; get them with .*, put the files of ", shown, re.MULTILINE)
+    assert re.search("not there: .*CIFAR10", shown)
+    assert re.search(r"^hint: CIFAR10: there is no .*; get them with .*, put the files of ", shown, re.MULTILINE)
+    for i in range(1, 6):
+        (folder / f"data_batch_{i}.bin").write_bytes(b"cut off")
+    assert main(["doctor"]) == 1
+    assert re.search(r"^broken: .*data_batch_1.bin: has 7 bytes, expected", capsys.readouterr().out, re.MULTILINE)
     monkeypatch.setenv("LAYERNET_DATA", str(tmp_path / "nowhere"))
     assert main(["doctor"]) == 1
     assert "where there is no directory" in capsys.readouterr().out
