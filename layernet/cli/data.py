@@ -52,13 +52,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(names: list[str], root: str | None) -> str:
+    from layernet.data.files import NotThere
     from layernet.data.sources import SOURCES
 
     rows = [("name", "state", "download", "folder", "source", "licence")]
     for name in names:
         source = SOURCES[name]
         folder = source.folder(root)
-        state = "found" if source.problem(root) is None else "damaged" if folder.is_dir() else "not there"
+        problem = source.problem(root)
+        state = "found" if problem is None else "not there" if isinstance(problem, NotThere) else "damaged"
         rows.append((name, state, size(source.size), str(folder), source.base, source.licence))
     return aligned(rows, right={2}) + "\ndigits come with layernet; get the others with: layernet data get NAME"
 

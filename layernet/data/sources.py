@@ -36,13 +36,13 @@ class Source:
         """Where its files are looked for, and put."""
         return self.dataset(root=root).directory
 
-    def problem(self, root: str | None = None) -> str | None:
-        """Why it cannot be used as it is there: absent or damaged, in words; None where it can."""
+    def problem(self, root: str | None = None) -> DataError | None:
+        """Why it cannot be used as it is there, absent (NotThere) or damaged; None where it can."""
         try:
             self.dataset("train", root).check()
             self.dataset("test", root).check()
         except DataError as error:
-            return error.message
+            return error
         return None
 
     def get(self, tell: Tell, root: str | None = None, mirror: str | None = None) -> Path:
@@ -61,7 +61,7 @@ class Source:
                 unpack(path, folder, self.unpacked, self.unpacked_size)
                 path.unlink()
         if problem := self.problem(root):
-            raise DataError(problem, "other files there are in the way: remove them")
+            raise DataError(problem.message, "other files there are in the way: remove them")
         return folder
 
 

@@ -115,7 +115,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _data(facts: Facts) -> Facts:
-    """Which data sets that are read from files are there. A folder with some of the files gets a hint; a damaged file is broken."""
+    """Which data sets that are read from files are there. A folder without the files gets a hint; damage is broken."""
     given = os.environ.get("LAYERNET_DATA")
     directory = Path(given or "data").expanduser().absolute()
     if given and not directory.is_dir():
