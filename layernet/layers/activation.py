@@ -31,8 +31,7 @@ class ReLU(Layer):
         return ctx.ops.relu_backward(dy, res)
 
     def fuse(self, following: Layer, inference: bool) -> Layer | None:
-        shrinks = math.prod(following.out_shape) < math.prod(following.in_shape)
-        return PoolReLU(self, following) if type(following) is MaxPool2d and shrinks else None
+        return PoolReLU([self, following], following) if type(following) is MaxPool2d and following.joins_relu else None
 
 
 class LeakyReLU(Layer):

@@ -132,22 +132,20 @@ class ResidualReLU(Step):
 
 
 class PoolReLU(Step):
-    """A ReLU and a maximum over windows, the maximum first: the same numbers and gradients, and fewer to look at.
+    """A maximum over windows and a ReLU, in either order: the same numbers and gradients.
 
     max(relu(x)) = relu(max(x)); and where several pixels share a maximum above 0, they are the same before and after.
     """
 
-    def __init__(self, relu: ReLU, pool: MaxPool2d) -> None:
-        super().__init__([relu, pool])
+    def __init__(self, parts: list[Layer], pool: MaxPool2d) -> None:
+        super().__init__(parts)
         self.pool = pool
-        self.inside = [pool]
 
     def forward(self, x: Array, ctx: Context) -> Array:
-        y, pooled = ctx.call(self.pool, x)
-        y, res = ctx.ops.relu(y)
-        ctx.save(pooled, res)
+        y, res = ctx.ops.max_pool2d_relu(x, self.pool.window)
+        ctx.save(res)
         return y
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
-        pooled, res = ctx.saved
-        return ctx.backward(pooled, ctx.ops.relu_backward(dy, res))
+        (res,) = ctx.saved
+        return ctx.ops.max_pool2d_relu_backward(dy, res) if ctx.needs_input_grad else None

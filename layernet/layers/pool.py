@@ -11,6 +11,7 @@ from layernet.core.context import Context
 from layernet.core.layer import Layer
 from layernet.core.param import Const
 from layernet.errors import ShapeError
+from layernet.layers.fused import PoolReLU
 from layernet.layers.spatial import Size2d, image_size, out_size, pair
 
 Ties = Literal["first", "all"]
@@ -55,6 +56,16 @@ class MaxPool2d(Layer):
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         return maximum_backward(dy, self.ties, ctx) if ctx.needs_input_grad else None
+
+    @property
+    def joins_relu(self) -> bool:
+        """Whether a ReLU before or behind it can be part of its step."""
+        return self.ties == "first"
+
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        from layernet.layers.activation import ReLU  # which joins with this in its turn
+
+        return PoolReLU([self, following], self) if type(following) is ReLU and self.joins_relu else None
 
 
 class MaxAbsPool2d(Layer):

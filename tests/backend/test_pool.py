@@ -48,6 +48,20 @@ def test_max_against_loops_with_ties(kernels, case):
 
 @pytest.mark.parametrize("kernels", KERNELS.values(), ids=KERNELS)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_max_and_relu_against_loops_with_ties(kernels, case):
+    shape, *geometry = case
+    window, x = naive.window(*geometry), batch(shape) + 2.0
+    dy = np.random.default_rng(1).standard_normal((len(x), *window.out_size(shape[1:3]), shape[3]))
+    x.flags.writeable = dy.flags.writeable = False
+    y, res = kernels.max_pool2d_relu(x, window)
+    expected_y = naive.max_pool2d(x, dy, window)[0]
+    expected_dx = naive.max_pool2d(x, dy * (expected_y > 0), window)[1]
+    np.testing.assert_array_equal(y, np.maximum(expected_y, 0))
+    np.testing.assert_allclose(kernels.max_pool2d_relu_backward(dy, res), expected_dx, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("kernels", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_avg_against_loops(kernels, case, dtype):
     shape, *geometry = case
@@ -104,8 +118,9 @@ def test_max_of_minus_infinity_is_a_pixel_and_never_padding(kernels):
 def test_nan_is_not_swallowed(kernels):
     x = np.zeros((1, 4, 4, 1))
     x[0, 3, 0, 0] = np.nan
-    y, _ = kernels.max_pool2d(x, naive.window(2, 2))
+    y, res = kernels.max_pool2d(x, naive.window(2, 2))
     np.testing.assert_array_equal(np.isnan(y[0, :, :, 0]), [[False, False], [True, False]])
+    assert kernels.max_pool2d_backward(np.ones_like(y), res).sum() == 3  # the NaN's window gives nobody its gradient
 
 
 @settings(max_examples=100, deadline=None)

@@ -79,6 +79,8 @@ def small():
         Local2d(3, 2),
         ReLU(),
         MaxPool2d(2),
+        MaxPool2d(2, stride=1),
+        ReLU(),
         Flatten(),
         Linear(6),
         ReLU(),
@@ -96,7 +98,8 @@ def test_what_is_joined():
         ["block.bn1", "block.relu1"],
         ["concat_1.branch_2.batchnorm_1", "concat_1.branch_2.relu_1"],
         ["relu_3", "maxpool2d_1"],
-        ["linear_1", "relu_4"],
+        ["maxpool2d_2", "relu_4"],
+        ["linear_1", "relu_5"],
     ]
     assert joined(net, inference=True) == [
         ["conv2d_1", "relu_1"],
@@ -106,7 +109,8 @@ def test_what_is_joined():
         ["concat_1.branch_1.conv2d_1", "concat_1.branch_1.batchnorm_1"],
         ["concat_1.branch_2.conv2d_1", "concat_1.branch_2.batchnorm_1", "concat_1.branch_2.relu_1"],
         ["relu_3", "maxpool2d_1"],
-        ["linear_1", "relu_4"],
+        ["maxpool2d_2", "relu_4"],
+        ["linear_1", "relu_5"],
     ]
     assert joined(Net(small(), (6, 6, 3), plan=False)) == []
 
@@ -147,7 +151,9 @@ def replaced():
         lambda: [Residual([BatchNorm(), Linear(3)]), ReLU()],
         lambda: [Residual([]), ReLU()],
         lambda: [MyReLU(), MaxPool2d(2)],
-        lambda: [ReLU(), MaxPool2d(3, stride=1, padding=1)],  # as many pixels as before
+        lambda: [ReLU(), MaxPool2d(2, ties="all")],
+        lambda: [MaxPool2d(2, ties="all"), ReLU()],
+        lambda: [MaxPool2d(2), MyReLU()],
         lambda: [replaced(), ReLU()],
         lambda: [Linear(3).named("a"), Dropout(0.5), Ref("a"), ReLU()],
         lambda: [Linear(3).named("a"), ReLU(), Ref("a")],

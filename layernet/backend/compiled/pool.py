@@ -25,11 +25,13 @@ from layernet.backend.compiled.vectors import (
     store,
     store_bytes,
     store_first,
+    where_at_most,
     where_beats,
     where_byte,
+    where_equal,
 )
 from layernet.backend.compiled.windows import window_peak, window_sum
-from layernet.backend.reference.pool import PoolOps
+from layernet.backend.reference.fused import FusedOps
 from layernet.backend.window import Pair, Window
 
 _peak_2x2, _peak_3x3 = window_peak(2, 2), window_peak(3, 3)
@@ -41,14 +43,15 @@ MOST_TAPS = 255  # what a byte can number; it is also no tap's number
 @Kernel
 def _maximum(
     task, tasks, x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
-    row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch,
+    row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch, relu,
 ):  # fmt: skip
-    """y, and by `winners` (where not 0) the number of the first tap that has it."""
+    """y, and by `winners` (where not 0) the number of the first tap that has it; 255 for NaN, and where ReLU cuts."""
     begin, end = split(images * out_height, task, tasks)
     pixel = channels * 4
     line_step, tap_step = down * width * pixel, right * pixel
     whole, square = kernel_height * kernel_width, kernel_height == kernel_width
-    lowest, none = splat(np.float32(-np.inf)), splat(np.float32(255))
+    zero, lowest, none = splat(np.float32(0)), splat(np.float32(-np.inf)), splat(np.float32(255))
+    limit = zero if relu else splat(np.float32(np.nan))
     for row in range(begin, end):
         place = (row % out_height) * 8
         first_line, end_line = load_int(row_first + place), load_int(row_end + place)
@@ -62,9 +65,9 @@ def _maximum(
                 for c in range(0, channels, LANES):
                     left, to, byte = channels - c, y + at * pixel + c * 4, winners + at * pitch + c if winners else 0
                     if whole == 9:
-                        _peak_3x3(corner + c * 4, line_step, tap_step, left, to, byte)
+                        _peak_3x3(corner + c * 4, line_step, tap_step, left, limit, to, byte)
                     else:
-                        _peak_2x2(corner + c * 4, line_step, tap_step, left, to, byte)
+                        _peak_2x2(corner + c * 4, line_step, tap_step, left, limit, to, byte)
                 continue
             for c in range(0, channels, LANES):
                 left = channels - c
@@ -78,8 +81,9 @@ def _maximum(
                         value = load_first(line + j * tap_step, left)
                         winner = where_beats(value, best, splat(np.float32(i * kernel_width + j)), winner)
                         best = where_beats(value, best, value, best)
-                store_first(y + at * pixel + c * 4, best, left)
+                store_first(y + at * pixel + c * 4, where_at_most(best, limit, zero, best), left)
                 if winners:
+                    winner = where_equal(best, best, where_at_most(best, limit, none, winner), none)
                     store_bytes(winners + at * pitch + c, winner)
 
 
@@ -228,21 +232,21 @@ def _average_gradient(
                 store_first(dx + ((row * width + column) * channels + c) * 4, total, left)
 
 
-def maximum(x: Array, window: Window, keep: bool = True) -> tuple[Array, Array]:
+def maximum(x: Array, window: Window, keep: bool = True, relu: bool = False) -> tuple[Array, Array]:
     """(y, the winning tap of each place, its rows of channels padded to whole vectors; empty where not kept)."""
     rows, columns, _, _ = geometry(window, (x.shape[1], x.shape[2]))
-    return find_peaks(_maximum, x, rows, columns, window.kernel, window.dilation, keep)
+    return find_peaks(_maximum, x, rows, columns, window.kernel, window.dilation, keep, relu=int(relu))
 
 
 def maximum_at(x: Array, rows: Places, columns: Places, kernel: Pair) -> tuple[Array, Array]:
     """The same for places that no window makes, none of more than `kernel` pixels."""
-    return find_peaks(_maximum, x, rows, columns, kernel, (1, 1), True)
+    return find_peaks(_maximum, x, rows, columns, kernel, (1, 1), True, relu=0)
 
 
 def find_peaks(
-    kernel: Kernel, x: Array, rows: Places, columns: Places, taps: Pair, dilation: Pair, keep: bool
+    kernel: Kernel, x: Array, rows: Places, columns: Places, taps: Pair, dilation: Pair, keep: bool, **more: int
 ) -> tuple[Array, Array]:
-    """What a kernel of the arguments of `_maximum` finds."""
+    """What a kernel finds that takes the arguments of `_maximum`, those that it has more included."""
     n, height, width, channels = x.shape
     y = np.empty((n, len(rows.pixel), len(columns.pixel), channels), dtype=np.float32)
     pitch = vectors_of(channels) * LANES
@@ -252,6 +256,7 @@ def find_peaks(
         down=dilation[0], right=dilation[1], kernel_height=taps[0], kernel_width=taps[1], row_pixel=rows.pixel,
         row_first=rows.first, row_end=rows.end, column_pixel=columns.pixel, column_first=columns.first,
         column_end=columns.end, y=y, winners=winners if keep else None, pitch=pitch,
+        **more,
     )  # fmt: skip
     return y, winners
 
@@ -307,7 +312,7 @@ def average_gradient(dy: Array, shape: Shape, window: Window, shares: Array) -> 
     return dx
 
 
-class CompiledPoolOps(PoolOps):
+class CompiledPoolOps(FusedOps):
     def max_pool2d(self, x: Array, window: Window) -> tuple[Array, Any]:
         if not takes(x) or window.kernel[0] * window.kernel[1] > MOST_TAPS:
             return super().max_pool2d(x, window)
@@ -318,6 +323,16 @@ class CompiledPoolOps(PoolOps):
         if not isinstance(res, _Won):
             return super().max_pool2d_backward(dy, res)
         return maximum_gradient(gradient(dy, out_shape(res.shape, res.window)), *res)
+
+    def max_pool2d_relu(self, x: Array, window: Window) -> tuple[Array, Any]:
+        if not takes(x) or window.kernel[0] * window.kernel[1] > MOST_TAPS:
+            return super().max_pool2d_relu(x, window)
+        y, winners = maximum(x, window, relu=True)
+        return y, _Won(winners, x.shape, window)
+
+    def max_pool2d_relu_backward(self, dy: Array, res: Any) -> Array:
+        # where ReLU has cut, no tap has won
+        return self.max_pool2d_backward(dy, res) if isinstance(res, _Won) else super().max_pool2d_relu_backward(dy, res)
 
     def avg_pool2d(self, x: Array, window: Window, divisor: Array | float) -> tuple[Array, Any]:
         if not takes(x):

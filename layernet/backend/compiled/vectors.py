@@ -157,6 +157,12 @@ def where_equal(builder, left, right, a, b):
     return builder.select(builder.fcmp_ordered("==", left, right), a, b)
 
 
+@operation(vec, vec, vec, vec, vec)
+def where_at_most(builder, left, right, a, b):
+    """a where left <= right, else b."""
+    return builder.select(builder.fcmp_ordered("<=", left, right), a, b)
+
+
 @operation(vec, vec, vec)
 def minimum(builder, a, b):
     """The smaller; NaN where a is NaN."""

@@ -115,17 +115,18 @@ def _window(builder, load, corner, line_step, tap_step, rows, columns):
 
 
 def window_peak(rows: int, columns: int):
-    """The intrinsic (corner, line_step, tap_step, count, y, winners) for a window of `rows` x `columns` taps.
+    """The intrinsic (corner, line_step, tap_step, count, limit, y, winners) for a window of `rows` x `columns` taps.
 
     It stores the maximum of the first `count` lanes, and where `winners` is not 0 the number of the first tap that has
-    it, as bytes. A pair (value, tap) is beaten by a later one only if that is larger; whether a NaN is among the values
-    is asked of two at a time.
+    it, as bytes. In the place of a maximum not above the limit it stores 0, and nobody has won: 255; so with NaN, which
+    stays. A pair (value, tap) is beaten by a later one only if that is larger; whether a NaN is among the values is
+    asked of two at a time.
     """
 
     @intrinsic
-    def peak(typingctx, corner, line_step, tap_step, count, y, winners):
+    def peak(typingctx, corner, line_step, tap_step, count, limit, y, winners):
         def generate(context, builder, signature, arguments):
-            corner, line_step, tap_step, count, y, winners = arguments
+            corner, line_step, tap_step, count, limit, y, winners = arguments
 
             def emit(load, store):
                 values = _window(builder, load, corner, line_step, tap_step, rows, columns)
@@ -140,8 +141,10 @@ def window_peak(rows: int, columns: int):
                         beaten.append((builder.select(wins, b, a), builder.select(wins, bt, at)))
                     pairs = beaten + pairs[len(beaten) * 2 :]
                 best, winner = pairs[0]
+                low = builder.fcmp_ordered("<=", best, limit)
+                best = builder.select(low, constant(0.0), best)
                 store(y, builder.select(broken, constant(float("nan")), best))
-                return winner
+                return builder.select(builder.or_(broken, low), constant(255.0), winner)
 
             winner = _whole_or_part(builder, count, emit)
             with builder.if_then(builder.icmp_signed("!=", winners, INT64(0))):
@@ -149,7 +152,7 @@ def window_peak(rows: int, columns: int):
                 builder.store(narrow, pointer(builder, winners, BYTE_VECTOR), align=1)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 6), generate
+        return types.void(*[types.intp] * 4, vec, types.intp, types.intp), generate
 
     return peak
 

@@ -8,10 +8,11 @@ from layernet.backend import Array
 from layernet.backend.reference.activation import ActivationOps
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.reference.norm import NormOps
+from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Window
 
 
-class FusedOps(ActivationOps, ConvOps, NormOps):
+class FusedOps(ActivationOps, ConvOps, NormOps, PoolOps):
     def conv2d_relu(
         self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int = 1
     ) -> tuple[Array, Any]:
@@ -41,6 +42,17 @@ class FusedOps(ActivationOps, ConvOps, NormOps):
         inner, y = res
         dz = self.relu_backward(dy, y)
         return self.linear_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+
+    def max_pool2d_relu(self, x: Array, window: Window) -> tuple[Array, Any]:
+        """relu(max_pool2d(x)), which is max_pool2d(relu(x)), too"""
+        y, res = self.max_pool2d(x, window)
+        y = self.xp.maximum(y, 0)
+        return y, (res, y)
+
+    def max_pool2d_relu_backward(self, dy: Array, res: Any) -> Array:
+        """dx"""
+        inner, y = res
+        return self.max_pool2d_backward(self.relu_backward(dy, y), inner)
 
     def batch_norm_relu(
         self, x: Array, weight: Array | None, bias: Array | None, eps: float, shortcut: Array | None = None

@@ -49,7 +49,8 @@ class PoolOps(KernelFamily):
                 pixels = window.reshape(len(x), (bottom - top) * (right - left), x.shape[3])
                 first = pixels.argmax(axis=1)[:, None]
                 y[:, i, j] = self.xp.take_along_axis(pixels, first, axis=1)[:, 0]
-                won = self.xp.arange(pixels.shape[1])[:, None] == first
+                # a NaN wins, and nobody gets the gradient, as in max_pool2d
+                won = (self.xp.arange(pixels.shape[1])[:, None] == first) & (pixels == pixels)
                 winners.append(won.reshape(window.shape))
         return y, (x.shape, rows, columns, winners)
 

@@ -36,16 +36,30 @@ def cases(draw, dilated=True):
 @given(cases(), st.integers(0, 2**32 - 1))
 def test_max_as_the_reference_ties_and_all(case, seed):
     shape, window = case
-    rng = np.random.default_rng(seed)
-    x = rng.integers(-4, 0, shape).astype(np.float32)
-    y, res = COMPILED.max_pool2d(x, window)
-    expected, reference_res = REFERENCE.max_pool2d(x.astype(np.float64), window)
+    x = np.random.default_rng(seed).integers(-4, 0, shape).astype(np.float32)
+    agree("max_pool2d", x, window, seed)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(), st.integers(0, 2**32 - 1), st.booleans())
+def test_max_and_relu_as_the_reference(case, seed, nan):
+    shape, window = case
+    x = np.random.default_rng(seed).integers(-3, 3, shape).astype(np.float32)
+    if nan:
+        x.flat[seed % x.size] = np.nan
+    agree("max_pool2d", x, window, seed)
+    agree("max_pool2d_relu", x, window, seed)
+
+
+def agree(name, x, window, seed):
+    """Forward and backward of an operation as the reference's in float64; sums of at most 16 numbers about 1."""
+    y, res = getattr(COMPILED, name)(x, window)
+    expected, reference_res = getattr(REFERENCE, name)(x.astype(np.float64), window)
     np.testing.assert_array_equal(y, expected)
-    dy = rng.standard_normal(y.shape).astype(np.float32)
-    dx = COMPILED.max_pool2d_backward(dy, res)
-    np.testing.assert_allclose(
-        dx, REFERENCE.max_pool2d_backward(dy.astype(np.float64), reference_res), rtol=0, atol=4e-6
-    )
+    dy = np.random.default_rng(seed).standard_normal(y.shape).astype(np.float32)
+    dx = getattr(COMPILED, f"{name}_backward")(dy, res)
+    expected = getattr(REFERENCE, f"{name}_backward")(dy.astype(np.float64), reference_res)
+    np.testing.assert_allclose(dx, expected, rtol=0, atol=4e-6)
 
 
 @settings(max_examples=100, deadline=None)
@@ -97,8 +111,9 @@ def test_nan_wins_wherever_it_is(kernel):
     for tap in range(kernel * kernel):
         x = np.ones((1, kernel, kernel, 5), dtype=np.float32)
         x.reshape(-1, 5)[tap, 2] = np.nan
-        y, _ = COMPILED.max_pool2d(x, window)
+        y, res = COMPILED.max_pool2d(x, window)
         assert np.isnan(y[0, 0, 0]).tolist() == [False, False, True, False, False]
+        assert COMPILED.max_pool2d_backward(np.ones_like(y), res).sum(axis=(0, 1, 2)).tolist() == [1, 1, 0, 1, 1]
 
 
 def test_infinities_compete():
