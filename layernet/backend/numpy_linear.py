@@ -45,7 +45,14 @@ class NumpyLinearOps(LinearOps, NumpyChannelOps):
         return y.reshape(*x.shape[:-1], weight.shape[0]), (x, weight)
 
     def linear_backward(
-        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+        self,
+        dy: Array,
+        res: Any,
+        *,
+        need_dx: bool = True,
+        need_dw: bool = True,
+        need_db: bool = True,
+        dw: Array | None = None,
     ) -> tuple[Array | None, Array | None, Array | None]:
-        dx, dw, _ = super().linear_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=False)
+        dx, dw, _ = super().linear_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=False, dw=dw)
         return dx, dw, self.channel_sum(dy) if need_db else None

@@ -177,6 +177,13 @@ class Context:
         param.has_grad = True
         return param.grad_buffer(), accumulate
 
+    def fresh_grad(self, param: Param) -> Array | None:
+        """Where a kernel may write a gradient before it goes to `add_grad`, which then need not copy it.
+
+        None where that would destroy something: there is a gradient already.
+        """
+        return None if param.frozen or param.has_grad else param.grad_buffer()
+
     def add_grad(self, param: Param, g: Array) -> None:
         """Add g, of the parameter's shape, to its gradient. Does nothing for a frozen parameter."""
         if param.frozen:
@@ -189,7 +196,7 @@ class Context:
         buffer, accumulate = self.grad(param)
         if accumulate:
             buffer += g
-        else:
+        elif g is not buffer:
             buffer[...] = g
 
     def add_grads(self, *pairs: tuple[Param | None, Array | None]) -> None:

@@ -15,8 +15,9 @@ from layernet.core.layer import Layer
 from layernet.core.param import Param
 from layernet.errors import ShapeError
 from layernet.layers.activation import ReLU
-from layernet.layers.fused import ConvReLU, FoldedNorm
+from layernet.layers.fused import ConvPool, ConvReLU, FoldedNorm
 from layernet.layers.norm import BatchNorm
+from layernet.layers.pool import MaxPool2d
 from layernet.layers.spatial import Size2d, image_size, out_length, out_size, pair
 
 Gradients = tuple[Array | None, Array | None, Array | None]
@@ -87,6 +88,10 @@ class _Convolution(Filters):
             return ConvReLU(self, following)
         return FoldedNorm(self, following) if inference and type(following) is BatchNorm else None
 
+    def fuse_pool(self, following: Layer, parts: list[Layer], relu: bool) -> Layer | None:
+        """The step that `parts`, which end in `following`, run as, where that is a pool it can be joined with."""
+        return None
+
 
 class Conv2d(_Convolution):
     """y[h, w, o] = bias[o] + sum over i, j, c of x[h s + i d - p, w s + j d - p, c] weight[o, i, j, c].
@@ -136,7 +141,12 @@ class Conv2d(_Convolution):
         return math.prod((*places, self.out_channels, *self.window.kernel, channels // self.groups))
 
     def fuse(self, following: Layer, inference: bool) -> Layer | None:
-        return self._join(following, inference)
+        return self._join(following, inference) or self.fuse_pool(following, [self, following], relu=False)
+
+    def fuse_pool(self, following: Layer, parts: list[Layer], relu: bool) -> Layer | None:
+        if type(following) is MaxPool2d and following.joins_relu:
+            return ConvPool(self, following, parts, relu)
+        return None
 
 
 class Conv1d(_Convolution):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from layernet.core.sequential import Sequential
     from layernet.layers.activation import ReLU
     from layernet.layers.composite import Residual
-    from layernet.layers.conv import _Convolution
+    from layernet.layers.conv import Conv2d, _Convolution
     from layernet.layers.linear import Linear
     from layernet.layers.norm import BatchNorm
     from layernet.layers.pool import MaxPool2d
@@ -31,11 +31,42 @@ class ConvReLU(Step):
         super().__init__([conv, relu])
         self.conv = conv
 
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        return self.conv.fuse_pool(following, [*self.parts, following], relu=True)  # the larger step takes its place
+
     def forward(self, x: Array, ctx: Context) -> Array:
         return self.conv.run(x, ctx, ctx.ops.conv2d_relu)
 
     def backward(self, dy: Array, ctx: Context) -> Array | None:
         return self.conv.run_backward(dy, ctx, ctx.ops.conv2d_relu_backward)
+
+
+class ConvPool(Step):
+    """A convolution and a maximum over windows, with a ReLU between them or behind: max(relu(x)) = relu(max(x))."""
+
+    def __init__(self, conv: Conv2d, pool: MaxPool2d, parts: list[Layer], relu: bool) -> None:
+        super().__init__(parts)
+        self.conv, self.pool, self.relu = conv, pool, relu
+
+    def fuse(self, following: Layer, inference: bool) -> Layer | None:
+        if self.relu or self.pool.fuse(following, inference) is None:
+            return None
+        return ConvPool(self.conv, self.pool, [*self.parts, following], relu=True)
+
+    def forward(self, x: Array, ctx: Context) -> Array:
+        conv, bias = self.conv, self.conv.bias.data if self.conv.bias else None
+        y, res = ctx.ops.conv2d_max_pool2d(
+            x, conv.weight.data, bias, conv.window, conv.groups, self.pool.window, self.relu
+        )
+        ctx.save(res)
+        return y
+
+    def backward(self, dy: Array, ctx: Context) -> Array | None:
+        (res,) = ctx.saved
+        conv = self.conv
+        dx, dw, db = ctx.ops.conv2d_max_pool2d_backward(dy, res, **ctx.needs(conv.weight, conv.bias))
+        ctx.add_grads((conv.weight, dw), (conv.bias, db))
+        return dx
 
 
 class LinearReLU(Step):

@@ -63,7 +63,8 @@ class Linear(Layer):
     def run_backward(self, dy: Array, ctx: Context, kernel: Callable[..., Gradients]) -> Array | None:
         """`backward` by a kernel with linear_backward's arguments."""
         (res,) = ctx.saved
-        dx, dw, db = kernel(dy, res, **ctx.needs(self.weight, self.bias))
+        into = ctx.fresh_grad(self.weight)
+        dx, dw, db = kernel(dy, res, **ctx.needs(self.weight, self.bias), dw=into)
         ctx.add_grads((self.weight, dw), (self.bias, db))
         return dx
 

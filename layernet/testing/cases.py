@@ -335,7 +335,10 @@ STEPS: list[Case] = [
         lambda: [Residual([_conv(), ReLU(), _conv(), BatchNorm()], [_conv(bias=False), BatchNorm()]), ReLU()],
     ),
     _steps("ReLU + MaxPool2d", (6, 5, 3), lambda: [ReLU(), MaxPool2d(2)]),
-    _steps("ReLU + MaxPool2d, all ties", (7, 6, 3), lambda: [ReLU(), MaxPool2d(3, stride=2, padding=1, ties="all")]),
+    _steps("MaxPool2d + ReLU", (7, 6, 3), lambda: [MaxPool2d(3, stride=2, padding=1), ReLU()]),
+    _steps("Conv2d + MaxPool2d", (7, 6, 3), lambda: [_conv(), MaxPool2d(2, stride=1)]),
+    _steps("Conv2d + MaxPool2d + ReLU", (7, 6, 3), lambda: [_conv(), MaxPool2d(3, stride=2), ReLU()]),
+    _steps("Conv2d + ReLU + MaxPool2d, no bias", (7, 6, 3), lambda: [_conv(bias=False), ReLU(), MaxPool2d(2)]),
 ]
 """What a plan joins: every kind of step."""
 

@@ -55,13 +55,19 @@ def _distance(found: HostArray, wanted: HostArray) -> float:
     return float(np.max(np.abs(np.subtract(found, wanted, dtype=np.float64)), initial=0.0)) / scale
 
 
-def _pair(name: str, *shapes: tuple[int, ...] | None, also: Results = ()) -> Callable[[Any, Numbers], Results]:
-    """Forward and backward of a pair of kernels, on arrays of these shapes and then on what is in `also`."""
+def _pair(
+    name: str, *shapes: tuple[int, ...] | None, also: Results = (), **needs: bool
+) -> Callable[[Any, Numbers], Results]:
+    """Forward and backward of a pair of kernels, on arrays of these shapes and then on what is in `also`.
+
+    `needs`: which gradients are asked for, as the backward takes it.
+    """
 
     def run(ops: Any, numbers: Numbers) -> Results:
         y, *between, res = getattr(ops, name)(*(shape and numbers(*shape) for shape in shapes), *also)
-        back = getattr(ops, f"{name}_backward")(numbers(*y.shape), res)
-        return [y, *between, *(back if isinstance(back, tuple) else [back])]
+        back = getattr(ops, f"{name}_backward")(numbers(*y.shape), res, **needs)
+        gradients = back if isinstance(back, tuple) else [back]
+        return [y, *between, *(gradient for gradient in gradients if gradient is not None)]
 
     return run
 
@@ -143,6 +149,9 @@ FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
     "convolution": _all(
         _pair("conv2d_relu", (2, 9, 7, 3), (21, 3, 3, 3), (21,), also=[_HALF]),  # of few places: through columns
         _pair("conv2d", (2, 17, 15, 3), (21, 3, 3, 3), (21,), also=[_HALF]),
+        _pair(
+            "conv2d_max_pool2d", (2, 17, 15, 3), (21, 3, 3, 3), (21,), also=[_same(3), 1, _HALF, True], need_dx=False
+        ),
     ),
     "convolution 3x3": _all(
         _pair("conv2d", (2, 9, 7, 17), (21, 3, 3, 17), (21,), also=[_same(3)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from layernet.backend.compiled import (
     winograd_gradient,
 )
 from layernet.backend.compiled.arrays import by_channel, gradient, takes
+from layernet.backend.compiled.columns import is_small
 from layernet.backend.compiled.grouped import takes_groups
 from layernet.backend.compiled.parts import plain
 from layernet.backend.compiled.pointwise import multiply_groups
@@ -137,6 +139,14 @@ class CompiledConvOps(FusedOps):
         return self.channel_sum(dy)
 
     # without groups and dilation
+
+    def goes_directly(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> bool:
+        """Whether a convolution is done by the direct kernel, image by image."""
+        if not (_convolves(window, groups, x, weight) and by_channel(len(weight), bias) and _is_plain(window, groups)):
+            return False
+        places = math.prod(window.out_size((x.shape[1], x.shape[2])))
+        filtered = self._by_winograd(weight.shape[3], window) and len(x) * places > product.FEW
+        return not (filtered or is_small(window, places) or _is_pointwise(window))
 
     def _plain_y(self, x: Array, weight: Array, bias: Array | None, window: Window, y: Array, relu: bool) -> None:
         if self._by_winograd(weight.shape[3], window) and y.size > len(weight) * product.FEW:

@@ -44,35 +44,43 @@ def bordered(image, height, width, channels, top, left, padded, padded_height, p
                 store(to + c * 4, zero)
 
 
+@njit
+def convolve_image(
+    image, b, y, bias, relu, height, width, ins, top, left, padded, padded_height, padded_width, a_rows, c_rows, places,
+    outer, inner, b_inner, outs,
+):  # fmt: skip
+    """A bordered copy of the image in `padded`, then every place's window times the packed weights."""
+    if top or left or padded_height != height or padded_width != width:
+        bordered(image, height, width, ins, top, left, padded, padded_height, padded_width)
+        image = padded
+    for column in range(0, outs, TILE_COLUMNS):
+        start = bias + column * 4 if bias else 0
+        if outs <= LANES:
+            for i in range(0, places, NARROW_ROWS):
+                narrow_tile(
+                    image, a_rows + i * 8, padded_width * ins * 4, 4, b, inner * b_inner, b_inner,
+                    outer, inner, y, c_rows + i * 8, start, outs, relu,
+                )  # fmt: skip
+        else:
+            for i in range(0, places, TILE_ROWS):
+                tile(
+                    image, a_rows + i * 8, padded_width * ins * 4, 4, b + column * 4, inner * b_inner,
+                    b_inner, outer, inner, y + column * 4, c_rows + i * 8, start, outs - column, relu,
+                )  # fmt: skip
+
+
 @Kernel
 def _convolve(
     task, tasks, x, b, y, bias, relu, images, height, width, ins, top, left, padded_height, padded_width, a_rows,
     c_rows, places, outer, inner, b_inner, y_image, outs, slab, slab_size,
 ):  # fmt: skip
-    """For a share of the images: a bordered copy, then every place's window times the packed weights."""
-    copies = top or left or padded_height != height or padded_width != width
-    padded = slab + task * slab_size
+    """For a share of the images."""
     first, last = split(images, task, tasks)
     for n in range(first, last):
-        image = x + n * height * width * ins * 4
-        if copies:
-            bordered(image, height, width, ins, top, left, padded, padded_height, padded_width)
-            image = padded
-        for column in range(0, outs, TILE_COLUMNS):
-            start = bias + column * 4 if bias else 0
-            if outs <= LANES:
-                for i in range(0, places, NARROW_ROWS):
-                    narrow_tile(
-                        image, a_rows + i * 8, padded_width * ins * 4, 4, b, inner * b_inner, b_inner,
-                        outer, inner, y + n * y_image, c_rows + i * 8, start, outs, relu,
-                    )  # fmt: skip
-            else:
-                for i in range(0, places, TILE_ROWS):
-                    tile(
-                        image, a_rows + i * 8, padded_width * ins * 4, 4, b + column * 4, inner * b_inner,
-                        b_inner, outer, inner, y + n * y_image + column * 4, c_rows + i * 8, start,
-                        outs - column, relu,
-                    )  # fmt: skip
+        convolve_image(
+            x + n * height * width * ins * 4, b, y + n * y_image, bias, relu, height, width, ins, top, left,
+            slab + task * slab_size, padded_height, padded_width, a_rows, c_rows, places, outer, inner, b_inner, outs,
+        )  # fmt: skip
 
 
 def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: Array, relu: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from layernet.backend import Array
 from layernet.backend.compiled.columns import columns_of, is_small
@@ -46,6 +47,20 @@ def _filter_gradient(
                 )  # fmt: skip
 
 
+@njit
+def add_by_taps(
+    padded, gradient, dw, start, ins, padded_width, out_height, out_width, outs, down, right, taps, a_rows, c_rows,
+):  # fmt: skip
+    """dw (taps and channels, out to whole panels) = or, from `start` -1, += what an image's windows see times dy."""
+    for column in range(0, outs, TILE_COLUMNS):
+        for i in range(0, taps, TILE_ROWS):
+            tile(
+                padded, a_rows + i * 8, down * padded_width * ins * 4, right * ins * 4,
+                gradient + column * 4, out_width * outs * 4, outs * 4, out_height, out_width,
+                dw + column * 4, c_rows + i * 8, start, TILE_COLUMNS, 0,
+            )  # fmt: skip
+
+
 @Kernel
 def _filter_gradient_by_taps(
     task, tasks, x, dy, dw, dw_size, images, height, width, ins, out_height, out_width, outs, top, left, padded_height,
@@ -68,14 +83,10 @@ def _filter_gradient_by_taps(
                 gradient, out_height, out_width, outs, 0, 0, padded + padded_size, out_height, out_width
             )  # fmt: skip
             gradient = padded + padded_size
-        start = 0 if n == first else -1
-        for column in range(0, outs, TILE_COLUMNS):
-            for i in range(0, taps, TILE_ROWS):
-                tile(
-                    padded, a_rows + i * 8, down * padded_width * ins * 4, right * ins * 4,
-                    gradient + column * 4, out_width * outs * 4, outs * 4, out_height, out_width,
-                    target + column * 4, c_rows + i * 8, start, TILE_COLUMNS, 0,
-                )  # fmt: skip
+        add_by_taps(
+            padded, gradient, target, 0 if n == first else -1, ins, padded_width, out_height, out_width, outs, down,
+            right, taps, a_rows, c_rows,
+        )  # fmt: skip
 
 
 def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
@@ -91,7 +102,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
     padded_height, padded_width = height + top + bottom, width + left + after
     padded_size = -(-padded_height * padded_width * ins * 4 // 64) * 64 + 512
     taps = kh * kw * ins
-    if _waste(kw * ins, TILE_COLUMNS) * _waste(outs, TILE_ROWS) <= _waste(taps, TILE_ROWS) * _waste(outs, TILE_COLUMNS):
+    if not by_taps(kw * ins, taps, outs):
         size = -(-dw.size // 16) * 16
         parts = PARTS.room(threads() * size * 4)
         a_rows, c_rows = offsets(outs, 4), offsets(outs, taps * 4)
@@ -103,7 +114,7 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
         )  # fmt: skip
         add_parts.launch(parts=parts, part_size=size * 4, count=threads(), target=dw, size=dw.size)
         return
-    pitch = -(-outs // TILE_COLUMNS) * TILE_COLUMNS
+    pitch = panels_width(outs)
     size = taps * pitch
     parts = PARTS.room(threads() * size * 4)
     a_rows, c_rows = offsets(kh, padded_width * ins * 4, kw * ins, 4), offsets(taps, pitch * 4)
@@ -115,9 +126,25 @@ def filter_gradient(x: Array, dy: Array, window: Window, dw: Array) -> None:
         down=down, right=right, taps=taps, a_rows=a_rows, c_rows=c_rows, copies=copies, padded_size=padded_size,
         slab=SLABS.room(threads() * slab), slab_size=slab,
     )  # fmt: skip
-    total = np.empty((taps, pitch), dtype=np.float32)
-    add_parts.launch(parts=parts, part_size=size * 4, count=threads(), target=total, size=total.size)
-    dw.reshape(outs, taps)[...] = total[:, :outs].T
+    add_parts_by_taps(parts, dw)
+
+
+def by_taps(run: int, taps: int, outs: int) -> bool:
+    """Whether dw is better found transposed: a run of taps, kw in, fills fewer of the tile's columns than filters."""
+    return _waste(run, TILE_COLUMNS) * _waste(outs, TILE_ROWS) > _waste(taps, TILE_ROWS) * _waste(outs, TILE_COLUMNS)
+
+
+def panels_width(outs: int) -> int:
+    """The columns of the panels that hold so many."""
+    return -(-outs // TILE_COLUMNS) * TILE_COLUMNS
+
+
+def add_parts_by_taps(parts: int, dw: Array) -> None:
+    """dw (out, ...) = the sum of the tasks' parts, (taps and channels, out to whole panels)."""
+    rows = dw.reshape(len(dw), -1)
+    total = np.empty((rows.shape[1], panels_width(len(rows))), dtype=np.float32)
+    add_parts.launch(parts=parts, part_size=total.nbytes, count=threads(), target=total, size=total.size)
+    rows[...] = total[:, : len(rows)].T
 
 
 def _waste(count: int, unit: int) -> float:

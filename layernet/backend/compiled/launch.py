@@ -38,7 +38,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-MOST = 32
+MOST = 40
 """How many arguments a kernel may have beside `task` and `tasks`."""
 
 

@@ -19,13 +19,21 @@ class CompiledLinearOps(FusedOps):
         return self._linear(x, weight, bias, False), (x, weight)
 
     def linear_backward(
-        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+        self,
+        dy: Array,
+        res: Any,
+        *,
+        need_dx: bool = True,
+        need_dw: bool = True,
+        need_db: bool = True,
+        dw: Array | None = None,
     ) -> tuple[Array | None, Array | None, Array | None]:
         x, weight = res
         if not takes(x, weight):
-            return super().linear_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+            return super().linear_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db, dw=dw)
         dy = gradient(dy, (*x.shape[:-1], len(weight)))
-        return *self._linear_gradients(dy, x, weight, need_dx, need_dw), self.channel_sum(dy) if need_db else None
+        gradients = self._linear_gradients(dy, x, weight, need_dx, need_dw, dw)
+        return *gradients, self.channel_sum(dy) if need_db else None
 
     def linear_relu(self, x: Array, weight: Array, bias: Array | None) -> tuple[Array, Any]:
         if not _multiplies(x, weight, bias):
@@ -34,13 +42,21 @@ class CompiledLinearOps(FusedOps):
         return y, ((x, weight), y)
 
     def linear_relu_backward(
-        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+        self,
+        dy: Array,
+        res: Any,
+        *,
+        need_dx: bool = True,
+        need_dw: bool = True,
+        need_db: bool = True,
+        dw: Array | None = None,
     ) -> tuple[Array | None, Array | None, Array | None]:
         (x, weight), y = res
         if not takes(x, weight, y):
-            return super().linear_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+            return super().linear_relu_backward(dy, res, need_dx=need_dx, need_dw=need_dw, need_db=need_db, dw=dw)
         dz, db = elementwise.relu_gradient_and_sum(gradient(dy, y.shape), y)
-        return *self._linear_gradients(dz, x, weight, need_dx, need_dw), db.astype(dz.dtype) if need_db else None
+        gradients = self._linear_gradients(dz, x, weight, need_dx, need_dw, dw)
+        return *gradients, db.astype(dz.dtype) if need_db else None
 
     def _linear(self, x: Array, weight: Array, bias: Array | None, relu: bool) -> Array:
         y = np.empty((*x.shape[:-1], len(weight)), dtype=x.dtype)
@@ -48,14 +64,16 @@ class CompiledLinearOps(FusedOps):
         return y
 
     def _linear_gradients(
-        self, dy: Array, x: Array, weight: Array, need_dx: bool, need_dw: bool
+        self, dy: Array, x: Array, weight: Array, need_dx: bool, need_dw: bool, dw: Array | None
     ) -> tuple[Array | None, Array | None]:
         rows = dy.reshape(-1, dy.shape[-1])
         dx = np.empty_like(x) if need_dx else None
-        dw = np.empty_like(weight) if need_dw else None
         if dx is not None:
             product.linear_input_gradient(rows, weight, dx.reshape(-1, x.shape[-1]))
-        if dw is not None:
+        if not need_dw:
+            dw = None
+        else:
+            dw = np.empty_like(weight) if dw is None else dw
             product.linear_weight_gradient(x.reshape(-1, x.shape[-1]), rows, dw)
         return dx, dw
 

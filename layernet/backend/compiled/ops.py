@@ -5,7 +5,6 @@ from __future__ import annotations
 from layernet.backend.compiled.activation import CompiledActivationOps
 from layernet.backend.compiled.arithmetic import CompiledArithmeticOps
 from layernet.backend.compiled.batch_norm import CompiledBatchNormOps
-from layernet.backend.compiled.convolution import CompiledConvOps
 from layernet.backend.compiled.depthwise import CompiledDepthwiseOps
 from layernet.backend.compiled.elementwise import CompiledChannelOps
 from layernet.backend.compiled.embedding import CompiledEmbeddingOps
@@ -16,6 +15,7 @@ from layernet.backend.compiled.loss import CompiledLossOps
 from layernet.backend.compiled.optimizer import CompiledOptimizerOps
 from layernet.backend.compiled.peaks import CompiledPeakOps
 from layernet.backend.compiled.pool import CompiledPoolOps
+from layernet.backend.compiled.pooled import CompiledPooledConvOps
 from layernet.backend.compiled.randomness import CompiledRandomOps
 from layernet.backend.compiled.rectifier import CompiledRectifierOps
 from layernet.backend.compiled.resample import CompiledResampleOps
@@ -37,7 +37,7 @@ class CompiledOps(
     CompiledLossOps,
     CompiledGroupNormOps,
     CompiledLocalNormOps,
-    CompiledConvOps,
+    CompiledPooledConvOps,
     CompiledDepthwiseOps,
     CompiledLinearOps,
     CompiledChannelOps,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 
 from layernet.backend import Array, Shape
 from layernet.backend.compiled.arrays import gradient, takes
@@ -40,51 +41,105 @@ _sum_2x2, _sum_3x3 = window_sum(2, 2), window_sum(3, 3)
 MOST_TAPS = 255  # what a byte can number; it is also no tap's number
 
 
-@Kernel
-def _maximum(
-    task, tasks, x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
-    row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch, relu,
+@njit
+def maximum_row(
+    lines, first_line, end_line, width, channels, out_width, down, right, kernel_height, kernel_width, column_pixel,
+    column_first, column_end, y, winners, pitch, relu,
 ):  # fmt: skip
-    """y, and by `winners` (where not 0) the number of the first tap that has it; 255 for NaN, and where ReLU cuts."""
-    begin, end = split(images * out_height, task, tasks)
+    """A row of y, and by `winners` (where not 0) the number of the first tap that has it.
+
+    255 for NaN, and where ReLU cuts. The windows' taps 0 lie in the row of pixels at `lines`.
+    """
     pixel = channels * 4
     line_step, tap_step = down * width * pixel, right * pixel
     whole, square = kernel_height * kernel_width, kernel_height == kernel_width
     zero, lowest, none = splat(np.float32(0)), splat(np.float32(-np.inf)), splat(np.float32(255))
     limit = zero if relu else splat(np.float32(np.nan))
+    for column in range(out_width):
+        first_tap, end_tap = load_int(column_first + column * 8), load_int(column_end + column * 8)
+        corner = lines + load_int(column_pixel + column * 8) * pixel
+        taps = (end_line - first_line) * (end_tap - first_tap)
+        if taps == whole and (whole == 9 or whole == 4) and square:
+            for c in range(0, channels, LANES):
+                to, byte = y + column * pixel + c * 4, winners + column * pitch + c if winners else 0
+                if whole == 9:
+                    _peak_3x3(corner + c * 4, line_step, tap_step, channels - c, limit, to, byte)
+                else:
+                    _peak_2x2(corner + c * 4, line_step, tap_step, channels - c, limit, to, byte)
+            continue
+        for c in range(0, channels, LANES):
+            left = channels - c
+            best, winner = lowest, none
+            for i in range(first_line, end_line):
+                line = corner + i * line_step + c * 4
+                if i == first_line and first_tap < end_tap:
+                    best = load_first(line + first_tap * tap_step, left)
+                    winner = splat(np.float32(i * kernel_width + first_tap))
+                for j in range(first_tap, end_tap):
+                    value = load_first(line + j * tap_step, left)
+                    winner = where_beats(value, best, splat(np.float32(i * kernel_width + j)), winner)
+                    best = where_beats(value, best, value, best)
+            store_first(y + column * pixel + c * 4, where_at_most(best, limit, zero, best), left)
+            if winners:
+                winner = where_equal(best, best, where_at_most(best, limit, none, winner), none)
+                store_bytes(winners + column * pitch + c, winner)
+
+
+@Kernel
+def _maximum(
+    task, tasks, x, images, height, width, channels, out_height, out_width, down, right, kernel_height, kernel_width,
+    row_pixel, row_first, row_end, column_pixel, column_first, column_end, y, winners, pitch, relu,
+):  # fmt: skip
+    """The rows of all images."""
+    begin, end = split(images * out_height, task, tasks)
     for row in range(begin, end):
         place = (row % out_height) * 8
-        first_line, end_line = load_int(row_first + place), load_int(row_end + place)
-        image = x + ((row // out_height) * height + load_int(row_pixel + place)) * width * pixel
-        for column in range(out_width):
-            first_tap, end_tap = load_int(column_first + column * 8), load_int(column_end + column * 8)
-            corner = image + load_int(column_pixel + column * 8) * pixel
-            at = row * out_width + column
-            taps = (end_line - first_line) * (end_tap - first_tap)
-            if taps == whole and (whole == 9 or whole == 4) and square:
-                for c in range(0, channels, LANES):
-                    left, to, byte = channels - c, y + at * pixel + c * 4, winners + at * pitch + c if winners else 0
-                    if whole == 9:
-                        _peak_3x3(corner + c * 4, line_step, tap_step, left, limit, to, byte)
-                    else:
-                        _peak_2x2(corner + c * 4, line_step, tap_step, left, limit, to, byte)
-                continue
-            for c in range(0, channels, LANES):
-                left = channels - c
-                best, winner = lowest, none
-                for i in range(first_line, end_line):
-                    line = corner + i * line_step + c * 4
-                    if i == first_line and first_tap < end_tap:
-                        best = load_first(line + first_tap * tap_step, left)
-                        winner = splat(np.float32(i * kernel_width + first_tap))
-                    for j in range(first_tap, end_tap):
-                        value = load_first(line + j * tap_step, left)
-                        winner = where_beats(value, best, splat(np.float32(i * kernel_width + j)), winner)
-                        best = where_beats(value, best, value, best)
-                store_first(y + at * pixel + c * 4, where_at_most(best, limit, zero, best), left)
-                if winners:
-                    winner = where_equal(best, best, where_at_most(best, limit, none, winner), none)
-                    store_bytes(winners + at * pitch + c, winner)
+        at = row * out_width
+        maximum_row(
+            x + ((row // out_height) * height + load_int(row_pixel + place)) * width * channels * 4,
+            load_int(row_first + place), load_int(row_end + place), width, channels, out_width, down, right,
+            kernel_height, kernel_width, column_pixel, column_first, column_end, y + at * channels * 4,
+            winners + at * pitch if winners else 0, pitch, relu,
+        )  # fmt: skip
+
+
+@njit
+def maximum_gradient_row(
+    dy, winners, pitch, first_line, end_line, width, channels, out_width, kernel_width, row_place, row_tap,
+    column_first, column_place, column_tap, dx,
+):  # fmt: skip
+    """A row of dx from dy and the winners of its image: of each window over a pixel, dy where the pixel has won."""
+    zero = splat(np.float32(0))
+    for column in range(width):
+        first, last = load_int(column_first + column * 8), load_int(column_first + column * 8 + 8)
+        pair = 0
+        while pair + 2 * LANES <= channels:
+            one, two = zero, zero
+            for i in range(first_line, end_line):
+                line = load_int(row_place + i * 8) * out_width
+                tap = load_int(row_tap + i * 8) * kernel_width
+                for j in range(first, last):
+                    at = line + load_int(column_place + j * 8)
+                    value, byte = dy + (at * channels + pair) * 4, winners + at * pitch + pair
+                    number = tap + load_int(column_tap + j * 8)
+                    one = one + where_byte(byte, number, load(value))
+                    two = two + where_byte(byte + LANES, number, load(value + LANES * 4))
+            to = dx + (column * channels + pair) * 4
+            store(to, one)
+            store(to + LANES * 4, two)
+            pair += 2 * LANES
+        for c in range(pair, channels, LANES):
+            left = channels - c
+            total = zero
+            for i in range(first_line, end_line):
+                line = load_int(row_place + i * 8) * out_width
+                tap = load_int(row_tap + i * 8) * kernel_width
+                for j in range(first, last):
+                    at = line + load_int(column_place + j * 8)
+                    value = load_first(dy + (at * channels + c) * 4, left)
+                    number = tap + load_int(column_tap + j * 8)
+                    total = total + where_byte(winners + at * pitch + c, number, value)
+            store_first(dx + (column * channels + c) * 4, total, left)
 
 
 @Kernel
@@ -92,43 +147,16 @@ def _maximum_gradient(
     task, tasks, dy, winners, pitch, images, height, width, channels, out_height, out_width, kernel_width, row_first,
     row_place, row_tap, column_first, column_place, column_tap, dx,
 ):  # fmt: skip
-    """dx: of each window over a pixel, dy where the pixel has won."""
+    """The rows of all images."""
     begin, end = split(images * height, task, tasks)
-    zero = splat(np.float32(0))
     for row in range(begin, end):
-        image = row // height * out_height
+        at = row // height * out_height * out_width
         table = row_first + row % height * 8
-        first_line, end_line = load_int(table), load_int(table + 8)
-        for column in range(width):
-            first, last = load_int(column_first + column * 8), load_int(column_first + column * 8 + 8)
-            pair = 0
-            while pair + 2 * LANES <= channels:
-                one, two = zero, zero
-                for i in range(first_line, end_line):
-                    line = (image + load_int(row_place + i * 8)) * out_width
-                    tap = load_int(row_tap + i * 8) * kernel_width
-                    for j in range(first, last):
-                        at = line + load_int(column_place + j * 8)
-                        value, byte = dy + (at * channels + pair) * 4, winners + at * pitch + pair
-                        number = tap + load_int(column_tap + j * 8)
-                        one = one + where_byte(byte, number, load(value))
-                        two = two + where_byte(byte + LANES, number, load(value + LANES * 4))
-                to = dx + ((row * width + column) * channels + pair) * 4
-                store(to, one)
-                store(to + LANES * 4, two)
-                pair += 2 * LANES
-            for c in range(pair, channels, LANES):
-                left = channels - c
-                total = zero
-                for i in range(first_line, end_line):
-                    line = (image + load_int(row_place + i * 8)) * out_width
-                    tap = load_int(row_tap + i * 8) * kernel_width
-                    for j in range(first, last):
-                        at = line + load_int(column_place + j * 8)
-                        value = load_first(dy + (at * channels + c) * 4, left)
-                        number = tap + load_int(column_tap + j * 8)
-                        total = total + where_byte(winners + at * pitch + c, number, value)
-                store_first(dx + ((row * width + column) * channels + c) * 4, total, left)
+        maximum_gradient_row(
+            dy + at * channels * 4, winners + at * pitch, pitch, load_int(table), load_int(table + 8), width, channels,
+            out_width, kernel_width, row_place, row_tap, column_first, column_place, column_tap,
+            dx + row * width * channels * 4,
+        )  # fmt: skip
 
 
 @Kernel

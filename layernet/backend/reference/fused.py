@@ -29,6 +29,22 @@ class FusedOps(ActivationOps, ConvOps, NormOps, PoolOps):
         dz = self.relu_backward(dy, y)
         return self.conv2d_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
 
+    def conv2d_max_pool2d(
+        self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int, pool: Window, relu: bool
+    ) -> tuple[Array, Any]:
+        """max_pool2d(conv2d(x)), with `relu` that of this"""
+        z, res = self.conv2d(x, weight, bias, window, groups)
+        y, pooled = (self.max_pool2d_relu if relu else self.max_pool2d)(z, pool)
+        return y, (res, pooled, relu)
+
+    def conv2d_max_pool2d_backward(
+        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+    ) -> tuple[Array | None, Array | None, Array | None]:
+        """(dx, dw, db)"""
+        inner, pooled, relu = res
+        dz = (self.max_pool2d_relu_backward if relu else self.max_pool2d_backward)(dy, pooled)
+        return self.conv2d_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+
     def linear_relu(self, x: Array, weight: Array, bias: Array | None) -> tuple[Array, Any]:
         """relu(linear(x))"""
         y, res = self.linear(x, weight, bias)
@@ -36,17 +52,24 @@ class FusedOps(ActivationOps, ConvOps, NormOps, PoolOps):
         return y, (res, y)
 
     def linear_relu_backward(
-        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+        self,
+        dy: Array,
+        res: Any,
+        *,
+        need_dx: bool = True,
+        need_dw: bool = True,
+        need_db: bool = True,
+        dw: Array | None = None,
     ) -> tuple[Array | None, Array | None, Array | None]:
-        """(dx, dw, db)"""
+        """(dx, dw, db), with `dw` as linear_backward takes it"""
         inner, y = res
         dz = self.relu_backward(dy, y)
-        return self.linear_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db)
+        return self.linear_backward(dz, inner, need_dx=need_dx, need_dw=need_dw, need_db=need_db, dw=dw)
 
     def max_pool2d_relu(self, x: Array, window: Window) -> tuple[Array, Any]:
         """relu(max_pool2d(x)), which is max_pool2d(relu(x)), too"""
         y, res = self.max_pool2d(x, window)
-        y = self.xp.maximum(y, 0)
+        self.xp.maximum(y, 0, out=y)
         return y, (res, y)
 
     def max_pool2d_relu_backward(self, dy: Array, res: Any) -> Array:

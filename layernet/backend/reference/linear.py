@@ -22,12 +22,22 @@ class LinearOps(KernelFamily):
         return y.reshape(*x.shape[:-1], weight.shape[0]), (x, weight)
 
     def linear_backward(
-        self, dy: Array, res: Any, *, need_dx: bool = True, need_dw: bool = True, need_db: bool = True
+        self,
+        dy: Array,
+        res: Any,
+        *,
+        need_dx: bool = True,
+        need_dw: bool = True,
+        need_db: bool = True,
+        dw: Array | None = None,
     ) -> tuple[Array | None, Array | None, Array | None]:
-        """(dx, dw, db): dx = dy weight, dw = dy^T x, db = sum of dy over all but the last axis."""
+        """(dx, dw, db): dx = dy weight, dw = dy^T x, db = sum of dy over all but the last axis.
+
+        Where the array `dw` is given, dw is written into it.
+        """
         x, weight = res
         rows = dy.reshape(-1, dy.shape[-1])
         dx = self.matmul(rows, weight).reshape(x.shape) if need_dx else None
-        dw = self.matmul(rows.T, x.reshape(-1, x.shape[-1])) if need_dw else None
+        dw = self.matmul(rows.T, x.reshape(-1, x.shape[-1]), out=dw) if need_dw else None
         db = rows.sum(axis=0) if need_db else None
         return dx, dw, db
