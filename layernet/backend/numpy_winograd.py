@@ -22,7 +22,7 @@ import numpy as np
 from layernet.backend import Array, Shape
 from layernet.backend.cook_toom import matrices
 from layernet.backend.numpy_strips import Canvas, Strip, copy_squares, strips
-from layernet.backend.numpy_threads import LEAST_PRODUCT, workers
+from layernet.backend.numpy_threads import LEAST_PRODUCT, slices, workers
 from layernet.backend.window import Pair, Window
 
 M = 4
@@ -136,9 +136,8 @@ class _Work:
         self.shares = workers.shares(count * self.places * (ins * outs + 36 * ins), LEAST_PRODUCT)
         units = strips(len(x), self.rows, self.columns * tile, _UNIT_BYTES, self.shares)
         self.unit = max((self.tiles(strip) for strip in units), default=0)
-        together = max(1, max(block_bytes, _BLOCK_BYTES) // max(1, 2 * self.unit * tile))
-        together = min(together, -(-len(units) // self.shares))
-        self.blocks = [units[i : i + together] for i in range(0, len(units), together)]
+        together = max(block_bytes, _BLOCK_BYTES) // max(1, 2 * self.unit * tile)
+        self.blocks = [units[part] for part in slices(len(units), together, self.shares)]
         self.most = max((sum(map(self.tiles, block)) for block in self.blocks), default=0)
 
     def tiles(self, strip: Strip) -> int:
