@@ -11,7 +11,7 @@ import numpy as np
 from layernet.backend import Array, Shape, numpy_winograd
 from layernet.backend.numpy_linear import NumpyLinearOps
 from layernet.backend.numpy_strips import Canvas, Strip, copy_squares, strips
-from layernet.backend.numpy_threads import LEAST_PRODUCT, workers
+from layernet.backend.numpy_threads import LEAST_PRODUCT, slices, workers
 from layernet.backend.reference.conv import ConvOps
 from layernet.backend.window import Window
 
@@ -66,12 +66,12 @@ class NumpyConvOps(NumpyLinearOps, ConvOps):
         convolve = super().conv2d
 
         def task(images: slice) -> None:
-            for part in _blocks(images, _columns_bytes(x.shape, x.itemsize, window)):
-                y[part] = convolve(x[part], weight, bias, window, groups)[0]
-                if relu:
-                    np.maximum(y[part], 0, out=y[part])
+            y[images] = convolve(x[images], weight, bias, window, groups)[0]
+            if relu:
+                np.maximum(y[images], 0, out=y[images])
 
-        workers.split(len(x), _shares(y, weight.shape), task)
+        shares = _shares(y, weight.shape)
+        workers.each(_blocks(x.shape, x.itemsize, window, shares), shares, task)
 
     def _conv2d_db(self, dy: Array) -> Array:
         return self.channel_sum(dy)
@@ -95,15 +95,16 @@ class NumpyConvOps(NumpyLinearOps, ConvOps):
         return np.ascontiguousarray(total.T).reshape(shape)
 
     def _dw_in_groups(self, dy: Array, x: Array, shape: Shape, window: Window, groups: int) -> Array:
-        gradient = super()._conv2d_dw
+        gradient, shares = super()._conv2d_dw, _shares(dy, shape)
+        blocks = _blocks(x.shape, x.itemsize, window, shares)
 
-        def task(images: slice) -> Array:
+        def task(part: slice) -> Array:
             dw = np.zeros(shape, dtype=dy.dtype)
-            for part in _blocks(images, _columns_bytes(x.shape, x.itemsize, window)):
-                dw += gradient(dy[part], x[part], shape, window, groups)
+            for images in blocks[part]:
+                dw += gradient(dy[images], x[images], shape, window, groups)
             return dw
 
-        return _total(workers.split(len(x), _shares(dy, shape), task))
+        return _total(workers.split(len(blocks), shares, task))
 
     def _conv2d_dx(self, dy: Array, shape: Shape, weight: Array, window: Window, groups: int) -> Array:
         """With stride 1, dx is dy convolved with the filters turned by half a turn, their in and out exchanged.
@@ -121,11 +122,11 @@ class NumpyConvOps(NumpyLinearOps, ConvOps):
         gradient = super()._conv2d_dx
 
         def task(images: slice) -> None:
-            for block in _blocks(images, _columns_bytes(shape, dy.itemsize, window)):
-                part = dy[block]
-                dx[block] = gradient(part, (len(part), *shape[1:]), weight, window, groups)
+            part = dy[images]
+            dx[images] = gradient(part, (len(part), *shape[1:]), weight, window, groups)
 
-        workers.split(len(dy), _shares(dy, weight.shape), task)
+        shares = _shares(dy, weight.shape)
+        workers.each(_blocks(shape, dy.itemsize, window, shares), shares, task)
         return dx
 
     def _winograd_suits(self, x: Array, other: Array, window: Window, groups: int, outs: int) -> bool:
@@ -196,12 +197,7 @@ def _turned(window: Window) -> Window | None:
     return Window(window.kernel, padding=(padding[0], padding[1]), dilation=window.dilation)
 
 
-def _blocks(part: slice, image_bytes: int) -> Iterator[slice]:
-    """Slices of a few images each, that together are the part."""
-    size = max(1, _BLOCK_BYTES // max(1, image_bytes))
-    return (slice(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size))
-
-
-def _columns_bytes(shape: Shape, itemsize: int, window: Window) -> int:
-    """Bytes of one image's columns."""
-    return math.prod((*window.out_size((shape[1], shape[2])), *window.kernel, shape[3], itemsize))
+def _blocks(shape: Shape, itemsize: int, window: Window, shares: int) -> list[slice]:
+    """Images (N, H, W, C), a few at a time, by what their columns take."""
+    image_bytes = math.prod((*window.out_size((shape[1], shape[2])), *window.kernel, shape[3], itemsize))
+    return slices(shape[0], _BLOCK_BYTES // max(1, image_bytes), shares)

@@ -40,9 +40,7 @@ class NumpyNormOps(NumpyChannelOps, NormOps):
         shortcut: Array | None = None,
     ) -> tuple[Array, Any]:
         """relu(batch_norm_given(x) + shortcut)"""
-        rstd = 1.0 / np.sqrt(var + eps)
-        scale = rstd if weight is None else rstd * weight
-        shift = -mean * scale if bias is None else bias - mean * scale
+        rstd, scale, shift = self._line(mean, var, weight, bias, eps)
         y = self.affine(x, scale, shift, shortcut, relu=True)
         return y, ((x, mean, rstd, scale), y)
 
@@ -65,8 +63,7 @@ class NumpyNormOps(NumpyChannelOps, NormOps):
     ) -> tuple[Array, Array, Array, Any]:
         mean = self.channel_sum(x) / (x.size // x.shape[-1])
         centred, var = self._centred(x, mean)
-        rstd = 1.0 / np.sqrt(var + eps)
-        scale = rstd if weight is None else rstd * weight
+        rstd, scale = self._rstd_and_scale(var, weight, eps)
         return self.affine(centred, scale, bias, shortcut, relu), mean, var, (centred, rstd, scale)
 
     def _centred(self, x: Array, mean: Array) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from layernet.backend import Array
 from layernet.backend.numpy_strips import items
-from layernet.backend.numpy_threads import LEAST_PASS, workers
+from layernet.backend.numpy_threads import LEAST_PASS, slices, workers
 from layernet.backend.reference.pool import PoolOps
 from layernet.backend.window import Window
 
@@ -80,14 +80,9 @@ class NumpyPoolOps(PoolOps):
 
 def _over_images(task: Callable[[slice], None], *arrays: Array) -> None:
     """`task` on a few images at a time: as many as fit into the cache with what they take in all the arrays."""
-    count = len(arrays[0])
-    size = max(1, _BLOCK_BYTES // max(1, sum(array.nbytes for array in arrays) // max(1, count)))
-
-    def several(part: slice) -> None:
-        for start in range(part.start, part.stop, size):
-            task(slice(start, min(start + size, part.stop)))
-
-    workers.split(count, workers.shares(arrays[0].size, LEAST_PASS), several)
+    count, shares = len(arrays[0]), workers.shares(arrays[0].size, LEAST_PASS)
+    image_bytes = sum(array.nbytes for array in arrays) // max(1, count)
+    workers.each(slices(count, _BLOCK_BYTES // max(1, image_bytes), shares), shares, task)
 
 
 def _overlaps(window: Window, x: Array) -> bool:

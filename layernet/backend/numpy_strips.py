@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from layernet.backend import Array
+from layernet.backend.numpy_threads import slices
 from layernet.backend.window import Pair
 
 
@@ -24,13 +25,11 @@ class Strip(NamedTuple):
 
 def strips(count: int, rows: int, row_bytes: int, budget: int, shares: int = 1) -> list[Strip]:
     """All `rows` of `count` images in strips of at most `budget` bytes, or of one row; at least `shares` of them."""
-    most = min(budget // max(1, row_bytes), -(-count * rows // shares))
-    images, each = (max(1, most // rows), rows) if most >= rows else (1, max(1, most))
-    return [
-        Strip(slice(image, min(image + images, count)), slice(row, min(row + each, rows)))
-        for image in range(0, count, images)
-        for row in range(0, rows, each)
-    ]
+    most = budget // max(1, row_bytes)
+    if most >= rows and count >= shares:
+        return [Strip(images, slice(0, rows)) for images in slices(count, most // rows, shares)]
+    parts = slices(rows, most, -(-shares // max(1, count)))
+    return [Strip(slice(image, image + 1), part) for image in range(count) for part in parts]
 
 
 class Canvas:

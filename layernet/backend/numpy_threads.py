@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from queue import SimpleQueue
@@ -21,6 +21,7 @@ from layernet.backend import Shape
 from layernet.backend.pool import one_blas_thread
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 LEAST_PRODUCT = 1 << 21
 """Multiply-adds that are worth a thread: waking one takes about 20 us."""
@@ -80,15 +81,22 @@ class Workers:
         They are not inside of a task, nor while another thread has them: then one follows the other. An error in a
         task is raised here, when all have ended.
         """
-        shares = max(1, min(shares, n))
-        parts = [slice(n * i // shares, n * (i + 1) // shares) for i in range(shares)]
-        if shares == 1 or not self._free.acquire(blocking=False):
+        parts = _alike(n, max(1, min(shares, n)))
+        if len(parts) == 1 or not self._free.acquire(blocking=False):
             return [task(part) for part in parts]
         try:
             with one_blas_thread:
                 return self._at_once(parts, task)
         finally:
             self._free.release()
+
+    def each(self, pieces: Sequence[P], shares: int, task: Callable[[P], T]) -> list[T]:
+        """What `task` returns for every one of some pieces, in order; a share is a stretch of them."""
+
+        def several(part: slice) -> list[T]:
+            return [task(piece) for piece in pieces[part]]
+
+        return [result for results in self.split(len(pieces), shares, several) for result in results]
 
     def _at_once(self, parts: list[slice], task: Callable[[slice], T]) -> list[T]:
         results: list[Any] = [None] * len(parts)
@@ -156,17 +164,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=workers.forget)
 
 
-def passes(shape: Shape, task: Callable[[slice], T | None]) -> list[T]:
+def slices(count: int, most: int, shares: int = 1) -> list[slice]:
+    """range(count) in slices of at most `most`, alike in length, and as many for each of the shares."""
+    least = -(-count // max(1, most))
+    return _alike(count, min(count, -(-least // shares) * shares))
+
+
+def _alike(count: int, parts: int) -> list[slice]:
+    return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
+
+
+def passes(shape: Shape, task: Callable[[slice], T]) -> list[T]:
     """`task` on every block of rows of arrays of this shape, over the threads; what it returns, in order.
 
     The blocks follow from the shape alone, so what is summed over them does not depend on the number of threads.
     """
     size, width = shape[0], math.prod(shape[1:])
-    rows = max(1, BLOCK // max(1, width))
-    blocks = [slice(start, min(start + rows, size)) for start in range(0, size, rows)]
-
-    def several(part: slice) -> list[Any]:
-        return [task(block) for block in blocks[part]]
-
-    shares = workers.shares(size * width, LEAST_PASS)
-    return [result for results in workers.split(len(blocks), shares, several) for result in results]
+    return workers.each(slices(size, BLOCK // max(1, width)), workers.shares(size * width, LEAST_PASS), task)

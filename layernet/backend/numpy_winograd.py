@@ -1,10 +1,9 @@
 """Convolution by Winograd's minimal filtering, as numpy and BLAS do it fast: everything is a matrix product.
 
 A square of m x m outputs of a filter of r x r taps is A^T [(G g G^T) * (B^T d B)] A, d being the a x a pixels below it,
-a = m + r - 1 (Lavin and Gray 2016, arXiv:1509.09308): a^2 multiplications where the definition takes m^2 r^2. In one
-dimension y = A^T [(G g) * (B^T d)], y_i = sum over k of g_k d_(i + k), is the product of polynomials by their values at
-a - 1 points and at infinity (Cook and Toom), transposed. With squares flattened, rows and columns are one product with
-a Kronecker square, (B^T x B^T) d; summed over channels, the middle is one matrix product at each of the a^2 places.
+a = m + r - 1 (Lavin and Gray 2016, arXiv:1509.09308; the matrices are from cook_toom.py): a^2 multiplications where the
+definition takes m^2 r^2. With squares flattened, rows and columns are one product with a Kronecker square,
+(B^T x B^T) d; summed over channels, the middle is one matrix product at each of the a^2 places.
 
 y is linear in g and in d, so the gradients are the same three products, transposed: dx is the convolution of dy with
 the filters turned by half a turn, and dg = (G x G)^T sum over tiles of [(A x A) dy] * [(B^T x B^T) d].
@@ -21,14 +20,13 @@ from typing import NamedTuple
 import numpy as np
 
 from layernet.backend import Array, Shape
+from layernet.backend.cook_toom import matrices
 from layernet.backend.numpy_strips import Canvas, Strip, copy_squares, strips
-from layernet.backend.numpy_threads import LEAST_PRODUCT, workers
+from layernet.backend.numpy_threads import LEAST_PRODUCT, slices, workers
 from layernet.backend.window import Pair, Window
 
 M = 4
 """Outputs along the side of a tile."""
-
-_POINTS = {3: (0.0, 1.0, -1.0, 2.0, -2.0), 5: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)}
 
 _UNIT_BYTES = 1 << 20  # pixels that are transformed at a time: in between, threads wait for Python's lock
 _BLOCK_BYTES = 1 << 22  # transforms that a product takes: fewer, and BLAS packs the filters too often
@@ -46,17 +44,9 @@ class Transforms(NamedTuple):
 @cache
 def transforms(taps: int) -> Transforms:
     """F(4 x 4, taps x taps) in float32, which holds the entries of `pixels` and `outputs` exactly."""
-    points = _POINTS[taps]
-    side = len(points) + 1
-    pixels, filters, outputs = np.zeros((side, side)), np.zeros((side, taps)), np.zeros((M, side))
-    for row, point in enumerate(points):
-        others = [other for other in points if other != point]
-        pixels[row, : side - 1] = np.poly(others)[::-1]
-        filters[row] = point ** np.arange(taps) / np.prod([point - other for other in others])
-        outputs[:, row] = point ** np.arange(M)
-    pixels[-1] = np.poly(points)[::-1]
-    filters[-1, -1] = outputs[-1, -1] = 1
-    return Transforms(side, *(np.kron(matrix, matrix).astype(np.float32) for matrix in (pixels, filters, outputs)))
+    of = matrices(M, taps)
+    squares = (np.kron(matrix, matrix).astype(np.float32) for matrix in (of.pixels, of.filters, of.outputs))
+    return Transforms(len(of.pixels), *squares)
 
 
 def suits(window: Window, x: Shape, filters: int) -> bool:
@@ -146,9 +136,8 @@ class _Work:
         self.shares = workers.shares(count * self.places * (ins * outs + 36 * ins), LEAST_PRODUCT)
         units = strips(len(x), self.rows, self.columns * tile, _UNIT_BYTES, self.shares)
         self.unit = max((self.tiles(strip) for strip in units), default=0)
-        together = max(1, max(block_bytes, _BLOCK_BYTES) // max(1, 2 * self.unit * tile))
-        together = min(together, -(-len(units) // self.shares))
-        self.blocks = [units[i : i + together] for i in range(0, len(units), together)]
+        together = max(block_bytes, _BLOCK_BYTES) // max(1, 2 * self.unit * tile)
+        self.blocks = [units[part] for part in slices(len(units), together, self.shares)]
         self.most = max((sum(map(self.tiles, block)) for block in self.blocks), default=0)
 
     def tiles(self, strip: Strip) -> int:

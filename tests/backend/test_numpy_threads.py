@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import threadpoolctl
+from hypothesis import given
+from hypothesis import strategies as st
 
 from layernet.backend import numpy_threads
 from layernet.backend.device import get_device
 from layernet.backend.numpy_ops import NumpyOps
-from layernet.backend.numpy_threads import Workers, passes, workers
+from layernet.backend.numpy_strips import strips
+from layernet.backend.numpy_threads import Workers, passes, slices, workers
 from layernet.core.net import Net
 from layernet.layers.activation import ReLU
 from layernet.layers.conv import Conv2d
@@ -150,6 +153,30 @@ def test_passes_cover_every_row_once() -> None:
     for size, width in ((0, 3), (1, 3), (7, 1 << 15), (100_000, 3)):
         seen = [row for block in passes((size, width), lambda rows: rows) for row in range(block.start, block.stop)]
         assert seen == list(range(size))
+
+
+@given(st.integers(0, 200), st.integers(0, 50), st.integers(1, 5))
+def test_slices_are_alike_and_as_many_for_each_share(count: int, most: int, shares: int) -> None:
+    found = slices(count, most, shares)
+    assert [i for part in found for i in range(part.start, part.stop)] == list(range(count))
+    lengths = {part.stop - part.start for part in found}
+    assert max(lengths, default=0) <= max(1, most)
+    assert max(lengths, default=0) - min(lengths, default=0) <= 1
+    assert len(found) % shares == 0 or len(found) == count
+
+
+@given(st.integers(0, 20), st.integers(1, 20), st.integers(1, 100), st.integers(1, 4000), st.integers(1, 5))
+def test_strips_cover_every_row_once(count: int, rows: int, row_bytes: int, budget: int, shares: int) -> None:
+    found = strips(count, rows, row_bytes, budget, shares)
+    seen = [
+        (image, row)
+        for images, lines in found
+        for image in range(images.start, images.stop)
+        for row in range(lines.start, lines.stop)
+    ]
+    assert sorted(seen) == [(image, row) for image in range(count) for row in range(rows)]
+    assert all(strip.shape == (1, 1) or strip.shape[0] * strip.shape[1] * row_bytes <= budget for strip in found)
+    assert len(found) >= min(shares, count * rows)
 
 
 def small_net() -> Net:

@@ -97,9 +97,7 @@ class CompiledBatchNormOps(FusedOps):
         mean, var = norm.moments(x)
         if not np.isfinite(var).all():  # squares too large for float32
             return None
-        rstd = 1.0 / np.sqrt(var + eps)
-        scale = rstd if weight is None else rstd * weight
-        shift = -mean * scale if bias is None else bias - mean * scale
+        rstd, scale, shift = self._line(mean, var, weight, bias, eps)
         y = norm.scale(x, scale, shift, relu, shortcut)
         return y, mean.astype(x.dtype), var.astype(x.dtype), _kept(x, y, mean, rstd, scale, shift, relu, shortcut)
 

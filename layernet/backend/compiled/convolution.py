@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,26 @@ from layernet.backend.compiled.parts import plain
 from layernet.backend.compiled.pointwise import multiply_groups
 from layernet.backend.reference.fused import FusedOps
 from layernet.backend.window import Window
+
+
+class Kind(Enum):
+    """What a convolution is to the kernels."""
+
+    PLAIN = "of one group, without dilation: by Winograd's filtering or directly"
+    GROUPED = "of groups so small that a vector holds several"
+    POINTWISE = "of single pixels: a product for each group, but for its filters' gradient, which goes by parts"
+    PARTS = "each group by itself, and where it is dilated on images of every so many-th pixel: plain ones"
+
+
+def kind_of(window: Window, groups: int, weight: Shape) -> Kind:
+    """The kind of a convolution with filters of this shape (out, kh, kw, in / groups)."""
+    if groups == 1 and window.dilation == (1, 1):
+        return Kind.PLAIN
+    if takes_groups(groups, weight[3], weight[0] // groups):
+        return Kind.GROUPED
+    if (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), ((0, 0), (0, 0))):
+        return Kind.POINTWISE
+    return Kind.PARTS
 
 
 class CompiledConvOps(FusedOps):
@@ -75,13 +96,14 @@ class CompiledConvOps(FusedOps):
     def _conv2d(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int, relu: bool) -> Array:
         y = np.empty((len(x), *window.out_size(x.shape[1:3]), len(weight)), dtype=np.float32)
         bias = None if bias is None else np.ascontiguousarray(bias, dtype=np.float32)
-        if _is_plain(window, groups):
+        kind = kind_of(window, groups, weight.shape)
+        if kind is Kind.PLAIN:
             self._plain_y(x, weight, bias, window, y, relu)
             return y
-        if takes_groups(groups, weight.shape[3], len(weight) // groups):
+        if kind is Kind.GROUPED:
             grouped.convolve(x, weight, bias, window, groups, y, relu)
             return y
-        if _is_pointwise(window):
+        if kind is Kind.POINTWISE:
             matrices = weight.reshape(groups, -1, weight.shape[3]).transpose(0, 2, 1)
             multiply_groups(x, matrices, bias, y, relu)
             return y
@@ -99,13 +121,14 @@ class CompiledConvOps(FusedOps):
         if not takes(dy, weight) or not fits or shape[3] != weight.shape[3] * groups:
             return super()._conv2d_dx(dy, shape, weight, window, groups)
         dx = np.empty(shape, dtype=np.float32)
-        if _is_plain(window, groups):
+        kind = kind_of(window, groups, weight.shape)
+        if kind is Kind.PLAIN:
             self._plain_dx(dy, weight, window, dx)
             return dx
-        if takes_groups(groups, weight.shape[3], len(weight) // groups):
+        if kind is Kind.GROUPED:
             grouped.input_gradient(dy, weight, window, groups, dx)
             return dx
-        if _is_pointwise(window):
+        if kind is Kind.POINTWISE:
             multiply_groups(dy, weight.reshape(groups, -1, weight.shape[3]), None, dx)
             return dx
         inner, pixels, places = plain(window, (shape[1], shape[2]))
@@ -122,10 +145,11 @@ class CompiledConvOps(FusedOps):
         if not takes(dy, x) or not fits:
             return super()._conv2d_dw(dy, x, shape, window, groups)
         dw = np.empty(shape, dtype=np.float32)
-        if _is_plain(window, groups):
+        kind = kind_of(window, groups, shape)
+        if kind is Kind.PLAIN:
             self._plain_dw(dy, x, window, dw)
             return dw
-        if takes_groups(groups, shape[3], shape[0] // groups):
+        if kind is Kind.GROUPED:
             grouped.filter_gradient(x, dy, window, groups, dw)
             return dw
         inner, pixels, places = plain(window, x.shape[1:3])
@@ -189,14 +213,6 @@ def _groups(groups: int, outs: int, ins: int) -> Iterator[_Group]:
     """Each group's filters and input channels."""
     out, in_ = outs // groups, ins // groups
     return (_Group(slice(g * out, (g + 1) * out), g * in_, in_) for g in range(groups))
-
-
-def _is_plain(window: Window, groups: int) -> bool:
-    return groups == 1 and window.dilation == (1, 1)
-
-
-def _is_pointwise(window: Window) -> bool:
-    return (window.kernel, window.stride, window.padding) == ((1, 1), (1, 1), ((0, 0), (0, 0)))
 
 
 def _corner(window: Window) -> tuple[int, int]:

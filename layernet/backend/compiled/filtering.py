@@ -1,73 +1,25 @@
 """Convolution with stride 1 by Winograd's minimal filtering F(m, r): a quarter to a sixth of the multiplications.
 
 A tile of m x m outputs of an r x r filter is A^T [(G w G^T) * (B^T x B)] A, x being the tile's (m + r - 1)^2 inputs
-(Lavin and Gray 2016, arXiv:1509.09308). Summed over channels, the elementwise product becomes one matrix product for
-each of the (m + r - 1)^2 frequencies. All gradients are of the same kind: dx is the convolution of dy with the turned
-filters, and as the forward pass is linear in w, dw = G^T [sum over tiles (A dy A^T) * (B^T x B)] G.
+(Lavin and Gray 2016, arXiv:1509.09308; the matrices are from cook_toom.py). Summed over channels, the elementwise
+product becomes one matrix product for each of the (m + r - 1)^2 frequencies. All gradients are of the same kind: dx is
+the convolution of dy with the turned filters, and as the forward pass is linear in w,
+dw = G^T [sum over tiles (A dy A^T) * (B^T x B)] G.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from layernet.backend import Array
 from layernet.backend.compiled import squares
 from layernet.backend.compiled.lanes import BYTES, LANES, vectors_of
 from layernet.backend.compiled.launch import Routine, run_routine
 from layernet.backend.compiled.vectors import load_first, prefetch, prefetch_to_write, splat, store
-
-
-def matrices(m: int, r: int) -> tuple[Any, Any, Any]:
-    """(A^T, G, B^T) of F(m, r) by the Cook-Toom construction, as tuples of rows of floats.
-
-    y = A^T [(G w) * (B^T x)] correlates x (m + r - 1) with w (r). A product of polynomials w and u of degrees r - 1 and
-    m - 1 is found from its values at m + r - 2 points and at infinity: evaluation of w and u, then interpolation.
-    Transposed with respect to u, that is correlation: A is u's evaluation, B the transpose of the interpolation. The
-    points 0, 1, -1, 2, -2, 1/2, -1/2 keep the numbers small. The denominators of the interpolation go to G, where they
-    are multiplied once for each filter.
-    """
-    points = [Fraction(p) for p in (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))][: m + r - 2]
-    size = m + r - 1
-
-    def powers(count: int) -> list[list[Fraction]]:
-        rows = [[p**k for k in range(count)] for p in points]
-        return [*rows, [Fraction(int(k == count - 1)) for k in range(count)]]
-
-    def times(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
-        shifted = [Fraction(0), *polynomial]
-        return [high - root * low for high, low in zip(shifted, [*polynomial, Fraction(0)], strict=True)]
-
-    whole = [Fraction(1)]
-    for p in points:
-        whole = times(whole, p)
-    interpolation = []
-    scales = []
-    for p in points:
-        basis, scale = [Fraction(1)], Fraction(1)
-        for q in points:
-            if q != p:
-                basis, scale = times(basis, q), scale * (p - q)
-        interpolation.append([*basis, Fraction(0)])
-        scales.append(scale)
-    interpolation.append(whole)
-    scales.append(Fraction(1))
-    evaluated = powers(r)
-    filters = [[value / scale for value in row] for row, scale in zip(evaluated, scales, strict=True)]
-    outputs = powers(m)
-
-    def floats(rows: list[list[Fraction]]) -> tuple[tuple[float, ...], ...]:
-        return tuple(tuple(float(value) for value in row) for row in rows)
-
-    assert all(len(row) == size for row in interpolation)
-    return floats([list(row) for row in zip(*outputs, strict=True)]), floats(filters), floats(interpolation)
-
-
-def _transposed(rows: Any) -> Any:
-    return tuple(zip(*rows, strict=True))
-
+from layernet.backend.cook_toom import matrices
 
 INPUT, OUTPUT, FILTER, SPREAD, GATHER, EDGE = range(6)
 """Which transform: of x, of the products, of w; of dy and of the products for dw, which are the others' transposes.
@@ -76,15 +28,19 @@ EDGE is that of x where the window is not all in the image."""
 
 
 def _bodies(m: int, r: int) -> tuple[Any, ...]:
-    outputs, filters, inputs = matrices(m, r)
+    outputs, filters, pixels = matrices(m, r)
     return (
-        squares.transform(inputs),
-        squares.transform(outputs),
-        squares.transform(filters),
-        squares.transform(_transposed(outputs)),
-        squares.transform(_transposed(filters)),
-        squares.transform(inputs, cut=True),
+        squares.transform(_rows(pixels)),
+        squares.transform(_rows(outputs)),
+        squares.transform(_rows(filters)),
+        squares.transform(_rows(outputs.T)),
+        squares.transform(_rows(filters.T)),
+        squares.transform(_rows(pixels), cut=True),
     )
+
+
+def _rows(matrix: Array) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, matrix.tolist()))
 
 
 _input43, _output43, _filter43, _spread43, _gather43, _edge43 = _bodies(4, 3)

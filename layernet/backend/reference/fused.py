@@ -134,9 +134,7 @@ class FusedOps(ActivationOps, ConvOps, NormOps, PoolOps):
         """(filters, biases) of a convolution that does what one with `filters` (out, ...) and biases `own` does, and
         then batch_norm_given: norm(f x + own) = (scale f) x + (own - mean) scale + bias, scale = weight / deviation.
         """
-        scale = 1.0 / self.xp.sqrt(var + eps)
-        if weight is not None:
-            scale = scale * weight
+        _, scale = self._rstd_and_scale(var, weight, eps)
         centre = -mean if own is None else own - mean
         offset = centre * scale
         return filters * scale.reshape(-1, *[1] * (filters.ndim - 1)), offset if bias is None else offset + bias

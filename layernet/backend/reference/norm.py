@@ -37,8 +37,7 @@ class NormOps(ChannelOps):
         mean = self.channel_sum(x) / count
         centred = self.channel_affine(x, shift=-mean)  # two passes: E[x^2] - E[x]^2 would lose a small variance
         var = self.channel_mean_square(centred)
-        rstd = 1.0 / self.xp.sqrt(var + eps)
-        scale = rstd if weight is None else rstd * weight
+        rstd, scale = self._rstd_and_scale(var, weight, eps)
         return self.channel_affine(centred, scale, bias), mean, var, (centred, rstd, scale)
 
     def batch_norm_backward(
@@ -60,9 +59,7 @@ class NormOps(ChannelOps):
         self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
     ) -> tuple[Array, Any]:
         """`batch_norm` with given statistics: one scale and one shift a channel."""
-        rstd = 1.0 / self.xp.sqrt(var + eps)
-        scale = rstd if weight is None else rstd * weight
-        shift = -mean * scale if bias is None else bias - mean * scale
+        rstd, scale, shift = self._line(mean, var, weight, bias, eps)
         return self.channel_affine(x, scale, shift), (x, mean, rstd, scale)
 
     def batch_norm_given_backward(
@@ -73,6 +70,18 @@ class NormOps(ChannelOps):
         dx = self.channel_affine(dy, scale) if need_dx else None
         dw = self.channel_dot(dy, self.channel_affine(x, shift=-mean)) * rstd if need_dw else None
         return dx, dw, self.channel_sum(dy) if need_db else None
+
+    def _rstd_and_scale(self, var: Array, weight: Array | None, eps: float) -> tuple[Array, Array]:
+        """1 / sqrt(var + eps), and that times the weight."""
+        rstd = 1.0 / self.xp.sqrt(var + eps)
+        return rstd, rstd if weight is None else rstd * weight
+
+    def _line(
+        self, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> tuple[Array, Array, Array]:
+        """(rstd, scale, shift): (x - mean) * rstd * weight + bias is x * scale + shift."""
+        rstd, scale = self._rstd_and_scale(var, weight, eps)
+        return rstd, scale, -mean * scale if bias is None else bias - mean * scale
 
     def layer_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Any]:
         """The last axis of x (..., C) brought to mean 0 and variance 1, then scaled and shifted per channel."""
