@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from layernet.cli.main import main
+from layernet.data.loader import Batch
 from layernet.errors import UsageError
 from layernet.train import checkpoint
 from layernet.train.average import average_of
@@ -20,6 +22,7 @@ from layernet.train.experiment import Experiment
 from layernet.train.find_lr import RangeTest, range_test
 from layernet.train.overfit import overfit
 from layernet.train.rehearsal import rehearse
+from layernet.train.trainer import Trainer
 
 CONFIG = """
 seed: 2
@@ -140,6 +143,25 @@ def test_the_range_test_leaves_the_net_as_it_was(config: Path) -> None:
     first, second = range_test(experiment, steps=20), range_test(experiment, steps=20)
     assert first == second
     assert all(np.array_equal(experiment.net.state_dict()[path], value) for path, value in before.items())
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_sweep_ends_where_the_loss_is_not_finite_whatever_the_config_does_then(
+    config: Path, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(CONFIG.replace("epochs: 4", f"epochs: 4, on_nonfinite: {policy}"))
+    train_step, done = Trainer.train_step, []
+
+    def overflows(trainer: Trainer, *batches: Batch) -> None:
+        done.append(trainer.step)
+        if trainer.step == 15:
+            batches = tuple(replace(batch, x=np.full_like(batch.x, np.inf)) for batch in batches)
+        train_step(trainer, *batches)
+
+    monkeypatch.setattr(Trainer, "train_step", overflows)
+    found = range_test(Experiment.load(config), steps=40)
+    assert found.diverged
+    assert (len(found.rates), done[-1]) == (15, 15)
 
 
 def test_what_is_suggested_is_the_steepest_fall() -> None:
