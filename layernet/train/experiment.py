@@ -88,7 +88,7 @@ class Experiment:
         len(self.loaders["train"])  # data that gives no batch is an error before there is a run
         warm = self.warm_start()
         run = RunDirectory.create(Path(runs), name or self.config.name)
-        with run.locked(), _saying_how_to_go_on(run):
+        with run.gone_where_refused(), run.locked(), _saying_how_to_go_on(run):
             run.describe(
                 given=self.config.text,
                 resolved=self.config.dump(),
@@ -204,6 +204,7 @@ class Experiment:
         notes: Sequence[str] = (),
     ) -> None:
         self._fresh = False
+        run.check_space(state.size_of(self.config, self.net), self.config.train.checkpoint.files)
         display = Display(console, run.log)
         # the display comes first, so that a save that fails at the end finds the terminal as it was
         trainer = Trainer(self.config, self.net, self.loaders, [display, *self.config.callbacks, Recorder(run)])
@@ -229,8 +230,6 @@ class Experiment:
                 display.say(f"{key}: {before} -> {after}")
         if saved is not None:
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
-        kept = self.config.train.checkpoint
-        run.check_space(state.size_of(self.config, self.net), kept.keep + (kept.best is not None))
         try:
             with trainer.signals.noted():
                 with computing(self.config, self.net):

@@ -381,7 +381,51 @@ def test_a_disk_without_room_is_refused_before_training(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 5000, 5000))
     assert main(["train", str(config), "--runs", str(tmp_path / "runs")]) == 2
     assert "its disk has 5.0 kB free; free some, " in capsys.readouterr().err
-    assert not list(tmp_path.glob("runs/*/checkpoints/*"))
+    assert not (tmp_path / "runs").exists()
+
+
+class Refuses(Callback):
+    """Ends a run as wrong usage does, at its start or after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_start(self, trainer: Trainer) -> None:
+        self.on_step(trainer)
+
+    def on_step(self, trainer: Trainer) -> None:
+        if trainer.step == self.step:
+            raise UsageError("not here")
+
+
+def test_a_run_that_is_refused_leaves_nothing(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(step: int) -> None:
+        experiment = Experiment.load(config)
+        experiment.config.callbacks.append(Refuses(step))
+        with pytest.raises(UsageError, match="not here"):
+            experiment.train(tmp_path / "deep" / "runs", console=quiet())
+
+    refused(0)
+    assert os.listdir(tmp_path) == ["small.yaml"]
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == "run.json":
+            raise OSError(28, "No space left on device", str(target))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert main(["train", str(config), "--runs", str(tmp_path / "runs")]) == 1
+    assert "run.json cannot be written: No space left on device; " in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["small.yaml"]
+    (tmp_path / "deep" / "runs").mkdir(parents=True)
+    refused(0)
+    assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "runs"]  # it was there before
+    refused(9)  # there is an evaluation and a checkpoint: what was trained stays
+    assert RunDirectory(tmp_path / "deep" / "runs" / "small-001").checkpoints()
 
 
 def test_what_checkpoints_take_is_known_before_there_is_one(config: Path, tmp_path: Path) -> None:
