@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,38 @@ def test_a_dry_run_does_all_but_train_and_writes_nothing(config: Path, capsys: p
     assert "1219 parameters, device cpu" in lines["net"]
     assert re.search(r"train.loss \d", lines["first steps"])
     assert re.search(r"\d+\.\d kB for a batch, \d+\.\d kB for parameters", lines["memory"])
+    checkpoints = r"(\d+\.\d) kB each, at most 5 kept: (\d+\.\d) kB; the disk has \d+\.\d [MGT]B free$"
+    found = re.search(checkpoints, lines["checkpoints"])
+    assert found
+    assert float(found[2]) == pytest.approx(5 * float(found[1]), rel=0.01)
     assert re.search(r"\(3 steps of [\d.]+ ms, an evaluation [\d.e-]+ s\)", lines["an epoch"])
     assert lines["training"].endswith("(12 steps)")
     assert out.endswith("\nnothing was written\n")
     assert folder_of(config) == ["tiny.yaml"]
-    found = rehearse(Experiment.load(config))
+    told = rehearse(Experiment.load(config))
     # parameters and gradients, Adam's two moments (and its count of steps), in float32
-    assert found.held == pytest.approx(4 * 4 * 1219, rel=0.1)
-    assert found.total == pytest.approx(found.step * 12 + found.evaluation * 4)
+    assert told.held == pytest.approx(4 * 4 * 1219, rel=0.1)
+    assert told.total == pytest.approx(told.step * 12 + told.evaluation * 4)
+    assert main(["train", str(config)]) == 0
+    kept = {file.stat().st_ino: file.stat().st_size for file in Path("runs/tiny-001/checkpoints").iterdir()}
+    assert len(kept) == told.checkpoints == 5
+    assert max(kept.values()) <= told.checkpoint
+
+
+def test_a_dry_run_looks_at_the_disk_that_runs_would_be_made_on(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[Path] = []
+
+    def full(path: Path) -> Any:
+        looked_at.append(path)
+        return namedtuple("usage", "total used free")(10**9, 10**9 - 5000, 5000)
+
+    monkeypatch.setattr("shutil.disk_usage", full)
+    Path("other").mkdir()
+    assert main(["train", str(config), "--dry-run", "--runs", "other/not/there"]) == 2
+    assert "its disk has 5.0 kB free" in capsys.readouterr().err
+    assert looked_at == [config.parent / "other"]
 
 
 @pytest.mark.parametrize(
