@@ -72,7 +72,9 @@ class Rehearsal:
         images = ", ".join(f"{count} {name}" for name, count in self.images.items())
         steps = f"{self.steps_per_epoch} steps of {1e3 * self.step:.1f} ms"
         evaluation = f", an evaluation {self.evaluation:.2g} s" if self.evaluations else ""
-        files = f"{size(self.checkpoint)} each, at most {self.checkpoints} kept: {size(self.checkpoint * self.checkpoints)}"
+        files = (
+            f"{size(self.checkpoint)} each, at most {self.checkpoints} kept: {size(self.checkpoint * self.checkpoints)}"
+        )
         rows = [
             ("images", images),
             ("net", f"{self.parameters} parameters, {self.computes}"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
+import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,7 +25,7 @@ from rich.console import Console
 
 import layernet as ln
 from layernet.cli.main import main
-from layernet.errors import CheckpointError, Interrupted, UsageError
+from layernet.errors import CheckpointError, Interrupted, LayernetError, UsageError
 from layernet.train import checkpoint
 from layernet.train.callbacks import Callback
 from layernet.train.experiment import Experiment
@@ -481,6 +483,62 @@ def test_a_disk_that_fills_up_is_one_line(
     assert not list(run.rglob("*.tmp"))
     Experiment.resume(run, quiet())
     assert end_of(run) == end_of(whole)
+
+
+class Fills(Callback):
+    """Lets no file grow beyond that of a log after a step, as a full disk does: part of a line still fits."""
+
+    def __init__(self, pattern: str, step: int) -> None:
+        self.pattern, self.at = pattern, step
+
+    def on_evaluate(self, trainer: Trainer, row: Any) -> None:
+        assert trainer.directory is not None
+        if trainer.step == self.at:
+            (file,) = trainer.directory.glob(self.pattern)
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 20, hard))
+
+
+@pytest.mark.parametrize(
+    ("callback", "pattern"), [("JSONLines", "metrics.jsonl"), ("TensorBoard", "tensorboard/events.*")]
+)
+def test_a_disk_that_fills_up_under_a_log_is_one_line(
+    config: Path, tmp_path: Path, callback: str, pattern: str
+) -> None:
+    overrides = {"callbacks": [callback], "train.checkpoint.best": None}
+    whole = Experiment.load(config, overrides).train(tmp_path / "whole", console=quiet())
+    experiment = Experiment.load(config, overrides)
+    experiment.config.callbacks.insert(0, Fills(pattern, 16))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(LayernetError) as caught:
+            experiment.train(tmp_path / "runs", console=quiet())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    run = RunDirectory(tmp_path / "runs" / "small-001")
+    (file,) = run.path.glob(pattern)
+    assert str(caught.value) == f"{file} cannot be written: File too large; what was saved before is untouched"
+    assert caught.value.exit_code == 1
+    assert not list(run.path.rglob("*.tmp"))
+    assert [checkpoint.load(run.checkpoint(name)).meta["step"] for name in run.checkpoints()] == [15, 12, 15]
+    Experiment.resume(run.path, quiet())
+    assert end_of(run.path) == end_of(whole)
+    if callback == "JSONLines":
+        rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == [8, 16, 24, 32, 32]
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(config: Path, tmp_path: Path) -> None:
+    class Full(Callback):
+        def on_start(self, trainer: Trainer) -> None:
+            assert trainer.directory is not None
+            (trainer.directory / "log.txt").unlink()
+            (trainer.directory / "log.txt").symlink_to("/dev/full")
+
+    experiment = Experiment.load(config, {"train.epochs": 1})
+    experiment.config.callbacks.append(Full())
+    run = experiment.train(tmp_path, console=quiet())
+    assert checkpoint.load(run / "checkpoints" / "last.npz").meta["step"] == 8
 
 
 @pytest.mark.parametrize("place", ["with spaces", "ümläut-走", "'quoted' \"twice\" $HOME", "x" * 200])
