@@ -203,18 +203,20 @@ def test_weights_that_are_not_finite_are_warned_of(
     assert warning in said(console)
 
 
-def test_eight_kills_change_nothing() -> None:
-    command = [sys.executable, "scripts/kills.py", "8", "--seed", "1"]
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_kills_change_nothing(kills: int) -> None:
+    command = [sys.executable, "scripts/kills.py", str(kills), "--seed", "1"]
     there = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=there)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.startswith("8 kills")
+    assert found.stdout.startswith(f"{kills} kills")
 
 
-def test_faults_at_system_calls_of_a_save_lose_nothing() -> None:
+@pytest.mark.parametrize("every", [25, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
+def test_faults_at_system_calls_of_a_save_lose_nothing(every: int) -> None:
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
-    command = [sys.executable, "scripts/faults.py", "--every", "13"]
+    command = [sys.executable, "scripts/faults.py", "--every", str(every)]
     there = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=there)
     if "strace cannot trace" in found.stderr:
