@@ -142,7 +142,7 @@ class Experiment:
         else:
             warm = experiment.warm_start()
             notes = ["no checkpoint was saved yet: it begins anew", *(warm.lines() if warm else ())]
-        experiment._train(directory, saved, console, changed, notes)
+        experiment._train(directory, saved, console, changed, [*_edits(directory), *notes])
         return experiment
 
     def evaluate(self, split: str = "test") -> dict[str, float]:
@@ -270,6 +270,15 @@ class Experiment:
             f"done: {values(found)}  (checkpoint {which}, epoch {row['epoch']:.4g})  "
             f"training took {duration(trainer.seconds)}  run {run.path}"
         )
+
+
+def _edits(run: RunDirectory) -> Iterator[str]:
+    """What to say of files in the run directory that somebody has edited."""
+    for name in run.edited():
+        cure = (
+            "it goes by resolved.yaml: change that with --set" if name == "config.yaml" else "it goes on as that says"
+        )
+        yield f"warning: {run.path / name} was edited since the run was begun; {cure}"
 
 
 @contextmanager

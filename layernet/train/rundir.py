@@ -118,13 +118,14 @@ class RunDirectory:
     def describe(
         self, given: str, resolved: str, files: Mapping[str, bytes], facts: Mapping[str, Any], config: Path | None
     ) -> None:
-        """Write what went in: the config twice, the user's own Python files, and run.json."""
+        """Write what went in: the config twice, the user's own Python files, and run.json with their SHA-256."""
+        written = {**files, "config.yaml": given.encode(), "resolved.yaml": resolved.encode()}
         run = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
             "config": str(config) if config else None,
             "directory": os.getcwd(),
-            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            "files": {name: _digest(content) for name, content in written.items()},
             "versions": {
                 "layernet": layernet.__version__,
                 "python": platform.python_version(),
@@ -138,13 +139,30 @@ class RunDirectory:
         with saying(self.path):
             write_text(self.path / "config.yaml", given)
             self.keep(files)
-            write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
+            self._note(run)
             write_text(self.resolved, resolved)  # the last: with it, there is a run to go on with
 
     def change(self, resolved: str) -> None:
         """Write another resolved config: the run goes on with it. `config.yaml` stays what it was begun with."""
+        facts = self.facts
+        facts["files"] = {**facts.get("files", {}), "resolved.yaml": _digest(resolved.encode())}
         with saying(self.path):
             write_text(self.resolved, resolved)
+            self._note(facts)
+
+    def edited(self) -> list[str]:
+        """Those of the files that the run goes on with, and config.yaml, that are not as layernet wrote them."""
+
+        def is_as_written(name: str, digest: str) -> bool:
+            try:
+                return _digest((self.path / name).read_bytes()) == digest
+            except OSError:  # who needs it says so
+                return True
+
+        return [name for name, digest in self.facts.get("files", {}).items() if not is_as_written(name, digest)]
+
+    def _note(self, facts: Mapping[str, Any]) -> None:
+        write_text(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
 
     def keep(self, files: Mapping[str, bytes]) -> None:
         """Write the user's own files, each at its place, where they are not there yet."""
@@ -254,6 +272,10 @@ class RunDirectory:
         """Add a line to log.txt, which repeats what is said elsewhere: a full disk ends no run for the sake of it."""
         with suppress(OSError), open(self.path / "log.txt", "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def processor() -> str:

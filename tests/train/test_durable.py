@@ -158,6 +158,37 @@ def test_when_all_are_damaged_each_is_named(config: Path, tmp_path: Path) -> Non
     assert all(str(run.checkpoint(name)) in str(caught.value) for name in run.checkpoints())
 
 
+def test_files_that_were_edited_since_are_named(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW.format(ticks=0))
+    run = RunDirectory(cut(config, tmp_path / "runs", 11, {"callbacks": ["./slow.py:Slow"]}))
+
+    def resumed(*overrides: str) -> list[str]:
+        console = quiet()
+        Experiment.resume(run.path, console, overrides)
+        return [line for line in said(console).splitlines() if line.startswith("warning:")]
+
+    assert resumed() == []
+    assert resumed("train.epochs=5") == []
+    assert resumed() == []  # what --set changes is no edit
+    for name, old, new in (
+        ("config.yaml", "seed: 3", "seed: 4"),
+        ("resolved.yaml", "epochs: 5", "epochs: 6"),
+        ("slow.py", "0.05", "0.04"),
+    ):
+        text = (run.path / name).read_text()
+        assert old in text
+        (run.path / name).write_text(text.replace(old, new))
+    since = "was edited since the run was begun"
+    assert sorted(resumed()) == [
+        f"warning: {run.path}/config.yaml {since}; it goes by resolved.yaml: change that with --set",
+        f"warning: {run.path}/resolved.yaml {since}; it goes on as that says",
+        f"warning: {run.path}/slow.py {since}; it goes on as that says",
+    ]
+    assert checkpoint.load(run.checkpoint("last")).meta["step"] == 48
+    (run.path / "run.json").unlink()  # nothing is known, nothing said
+    assert resumed() == []
+
+
 def test_what_does_not_fit_is_listed_whole_and_nothing_is_loaded(config: Path, tmp_path: Path) -> None:
     run = RunDirectory(cut(config, tmp_path / "runs", 11))
     saved = checkpoint.load(run.checkpoint("last"))
