@@ -24,12 +24,12 @@ def run(args: argparse.Namespace) -> int:
     """Sweep and print; the exit code. Makes no run."""
     from pathlib import Path
 
+    from layernet.cli.common import write_file
     from layernet.train.experiment import Experiment
-    from layernet.train.files import write_text
     from layernet.train.find_lr import range_test
 
     found = range_test(Experiment.load(args.config, with_chosen(args)), args.low, args.high, args.steps)
     if args.csv:
-        write_text(Path(args.csv), found.csv())
+        write_file(Path(args.csv), found.csv())
     print(found.table())
     return 0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layernet.cli.common import add_set, parse_shape
+from layernet.cli.common import add_set, parse_shape, write_file
 from layernet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         _progress("")
     if args.json_file is not None:
-        args.json_file.write_text(json.dumps(found.as_dict(), indent=1) + "\n")
+        write_file(args.json_file, json.dumps(found.as_dict(), indent=1) + "\n")
     if args.json:
         print(json.dumps(found.as_dict()))
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from layernet.cli.common import add_compute, chosen
 from layernet.errors import DataError, UsageError
 
-HELP = "predict images, folders of images or arrays with a run's net; class names come from its checkpoint"
+HELP = "predict images, folders of images, arrays or tables with a run's net; class names come from its checkpoint"
 EXAMPLE = "layernet predict runs/digits_convnet-001 photos --out photos.csv --skip-bad"
 
 
@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources",
         metavar="FILE",
         nargs="+",
-        help="an image; a folder, with those in it; an .npz file with an array x (N, ...), or an .npy file: "
-        "examples as the training data has them, before its transforms",
+        help="an image; a folder, with those in it; an .npz file with an array x (N, ...), an .npy file, or a .csv "
+        "with a line an example: examples as the training data has them, before its transforms",
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="write all of it to FILE, a .csv or .json")
     parser.add_argument("--top", metavar="K", type=int, default=5, help="the K likeliest classes (default: 5)")

@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from layernet.train.rehearsal import rehearse
 
-        print(rehearse(experiment).table())
+        print(rehearse(experiment, args.runs).table())
         return 0
     if args.overfit is not None:
         from layernet.train.overfit import overfit

@@ -106,6 +106,11 @@ class CheckpointConfig(Section):
     best: str | None = "auto"
     """What `best` is chosen by: `val.` and a metric, an objective or `loss`; null: by nothing."""
 
+    @property
+    def files(self) -> int:
+        """How many files it comes to: `last` is that of the newest `step-N`."""
+        return self.keep + (self.best is not None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Section):

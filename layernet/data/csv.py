@@ -82,24 +82,50 @@ class Csv(InMemory):
         others = [column for column in range(width) if column not in places]
         rows: list[Array] = []
         targets: list[list[float]] = []
+        for number, cells in self._body(width, named):
+            targets.append([self._target(cells[place], number) for place in places])
+            rows.append(self._numbers([cells[column] for column in others], number, others))
+        y = np.array(targets, dtype=np.int64 if self.target == "class" else np.float32)
+        return np.stack(rows).reshape(-1, *self.shape), y[:, 0] if self.target == "class" else y
+
+    def examples(self, path: Path, shape: Shape, labelled: bool = True) -> Array:
+        """x of another table in this form, (N, *shape) float32.
+
+        Its targets' columns may be there and are left out, unless not `labelled`: then it must have none. Raises
+        DataError, with file and line.
+        """
+        table = Csv(str(path), self.label, "number", self.header, None, list(shape), self.delimiter)
+        with table._rows() as lines:
+            _, first = next(lines, (0, []))
+        if not labelled or len(first) == math.prod(shape):
+            table._labels = []
+        width, places, named = table._columns()
+        others = [column for column in range(width) if column not in places]
+        rows = [
+            table._numbers([cells[column] for column in others], number, others)
+            for number, cells in table._body(width, named)
+        ]
+        return np.stack(rows).reshape(-1, *shape)
+
+    def _body(self, width: int, named: bool) -> Iterator[Row]:
+        """The lines that are examples, of `width` cells each. Raises DataError where there are none."""
+        empty = True
         with self._rows() as lines:
             for index, (number, cells) in enumerate(lines):
                 if index == 0 and named:
                     continue
                 if len(cells) != width:
                     raise self._wrong(number, f"has {len(cells)} cells, the first line {width}")
-                targets.append([self._target(cells[place], number) for place in places])
-                rows.append(self._numbers([cells[column] for column in others], number, others))
-        if not rows:
+                empty = False
+                yield number, cells
+        if empty:
             raise DataError(f"{self._file}: holds no examples")
-        y = np.array(targets, dtype=np.int64 if self.target == "class" else np.float32)
-        return np.stack(rows).reshape(-1, *self.shape), y[:, 0] if self.target == "class" else y
 
     def _columns(self) -> tuple[int, list[int], bool]:
         """(how many columns, which of them are targets, whether the first line holds their names)."""
         with self._rows() as lines:
             _, first = next(lines, (0, []))
-        if len(first) < 2:
+        if not first or (self._labels and len(first) < 2):
             what = f"has {len(first)} columns" if first else "is empty"
             raise DataError(f"{self._file}: {what}", "it needs numbers and a label, with `delimiter` between them")
         places = [self._place(label, first) for label in self._labels]

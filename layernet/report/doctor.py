@@ -25,7 +25,7 @@ from layernet.testing.kernels import check_kernels, wrong
 from layernet.text import aligned, size
 from layernet.train.rundir import processor
 
-EXTRAS = {"fast": "numba", "cuda12": "cupy", "cuda13": "cupy", "tensorboard": "tensorboardX"}
+EXTRAS = {"fast": "numba", "cuda12": "cupy", "cuda13": "cupy"}
 """The optional extras, and the module that each brings: cupy comes for one version of CUDA or the next."""
 
 _VARIABLES = (
@@ -53,7 +53,7 @@ def examine() -> Facts:
 
 def _versions() -> dict[str, str]:
     found = {"layernet": layernet.__version__, "python": platform.python_version(), "numpy": np.__version__}
-    for package in ("numba", "llvmlite", "tbb", "cupy-cuda12x", "cupy-cuda13x", "cupy", "tensorboardX"):
+    for package in ("numba", "llvmlite", "tbb", "cupy-cuda12x", "cupy-cuda13x", "cupy"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -88,7 +88,7 @@ class Experiment:
         len(self.loaders["train"])  # data that gives no batch is an error before there is a run
         warm = self.warm_start()
         run = RunDirectory.create(Path(runs), name or self.config.name)
-        with run.locked(), _saying_how_to_go_on(run):
+        with run.gone_where_refused(), run.locked(), _saying_how_to_go_on(run):
             run.describe(
                 given=self.config.text,
                 resolved=self.config.dump(),
@@ -142,7 +142,7 @@ class Experiment:
         else:
             warm = experiment.warm_start()
             notes = ["no checkpoint was saved yet: it begins anew", *(warm.lines() if warm else ())]
-        experiment._train(directory, saved, console, changed, notes)
+        experiment._train(directory, saved, console, changed, [*_edits(directory), *notes])
         return experiment
 
     def evaluate(self, split: str = "test") -> dict[str, float]:
@@ -204,6 +204,7 @@ class Experiment:
         notes: Sequence[str] = (),
     ) -> None:
         self._fresh = False
+        run.check_space(state.size_of(self.config, self.net), self.config.train.checkpoint.files)
         display = Display(console, run.log)
         # the display comes first, so that a save that fails at the end finds the terminal as it was
         trainer = Trainer(self.config, self.net, self.loaders, [display, *self.config.callbacks, Recorder(run)])
@@ -229,8 +230,6 @@ class Experiment:
                 display.say(f"{key}: {before} -> {after}")
         if saved is not None:
             display.say(f"resumed at step {trainer.step}/{trainer.total_steps} (epoch {trainer.epoch:.4g})")
-        kept = self.config.train.checkpoint
-        run.check_space(state.size_of(self.config, self.net), kept.keep + (kept.best is not None))
         try:
             with trainer.signals.noted():
                 with computing(self.config, self.net):
@@ -271,6 +270,15 @@ class Experiment:
             f"done: {values(found)}  (checkpoint {which}, epoch {row['epoch']:.4g})  "
             f"training took {duration(trainer.seconds)}  run {run.path}"
         )
+
+
+def _edits(run: RunDirectory) -> Iterator[str]:
+    """What to say of files in the run directory that somebody has edited."""
+    for name in run.edited():
+        cure = (
+            "it goes by resolved.yaml: change that with --set" if name == "config.yaml" else "it goes on as that says"
+        )
+        yield f"warning: {run.path / name} was edited since the run was begun; {cure}"
 
 
 @contextmanager

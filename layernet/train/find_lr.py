@@ -111,7 +111,7 @@ def range_test(experiment: Experiment, low: float = 1e-6, high: float = 10.0, st
         experiment.config,
         schedule=Sweep(low / lr, high / lr),
         average=None,
-        train=replace(experiment.config.train, epochs=None, steps=steps),
+        train=replace(experiment.config.train, epochs=None, steps=steps, on_nonfinite="stop"),
     )
     try:
         with computing(config, net), np.errstate(all="ignore"):

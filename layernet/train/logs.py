@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from layernet.errors import UsageError
 from layernet.train.callbacks import Callback
-from layernet.train.files import write_text
+from layernet.train.events import EventFile
+from layernet.train.files import saying, write_text
 
 if TYPE_CHECKING:
     from layernet.train.trainer import Row, Trainer
@@ -24,10 +25,11 @@ class JSONLines(Callback):
 
     def on_start(self, trainer: Trainer) -> None:
         self._file = _directory(self, trainer) / "metrics.jsonl"
-        write_text(self._file, "".join(map(_line, trainer.history)))
+        with saying(self._file):
+            write_text(self._file, "".join(map(_line, trainer.history)))
 
     def on_evaluate(self, trainer: Trainer, row: Row) -> None:
-        with open(self._file, "a", encoding="utf-8") as stream:
+        with saying(self._file), open(self._file, "a", encoding="utf-8") as stream:
             stream.write(_line(row))
 
     on_test = on_evaluate
@@ -36,33 +38,24 @@ class JSONLines(Callback):
 class TensorBoard(Callback):
     """Writes the values of every row as TensorBoard scalars, in `tensorboard/` of the run directory.
 
-    Needs tensorboardX: `pip install tensorboardX`, or layernet[tensorboard]. Look at them with
-    `tensorboard --logdir runs`. On resuming, what came after the checkpoint is hidden.
+    Look at them with `tensorboard --logdir runs`. On resuming, what came after the checkpoint is hidden.
     """
 
-    def check(self) -> None:
-        _writer()
-
     def on_start(self, trainer: Trainer) -> None:
-        self._folder = str(_directory(self, trainer) / "tensorboard")
-        purge = trainer.step + 1 if trainer.step else None
-        # tensorboardX names files by the second: one begun within the same second would take the other's place
-        self._log = _writer()(logdir=self._folder, purge_step=purge, filename_suffix=f".{trainer.step}")
+        folder = _directory(self, trainer) / "tensorboard"
+        with saying(folder):
+            self._file = EventFile(folder, trainer.step)
 
     def on_evaluate(self, trainer: Trainer, row: Row) -> None:
-        for name, value in row.items():
-            if name not in ("epoch", "step") and value is not None:
-                self._log.add_scalar(name.replace(".", "/"), value, row["step"])
-        self._log.flush()
+        values = {
+            name.replace(".", "/"): value
+            for name, value in row.items()
+            if name not in ("epoch", "step") and value is not None
+        }
+        with saying(self._file.path):
+            self._file.scalars(values, row["step"])
 
-    def on_test(self, trainer: Trainer, row: Row) -> None:
-        self._log = _writer()(logdir=self._folder, filename_suffix=".test")
-        self.on_evaluate(trainer, row)
-        self._log.close()
-
-    def on_stop(self, trainer: Trainer, error: BaseException | None) -> None:
-        if hasattr(self, "_log"):
-            self._log.close()
+    on_test = on_evaluate
 
 
 def _line(row: Row) -> str:
@@ -76,13 +69,3 @@ def _directory(callback: Callback, trainer: Trainer) -> Path:
     if trainer.directory is None:
         raise UsageError(f"{type(callback).__name__} writes into a run directory, and there is none")
     return trainer.directory
-
-
-def _writer() -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UsageError(
-            f"TensorBoard needs tensorboardX ({error})", "pip install tensorboardX, or take it out of callbacks"
-        ) from error
-    return SummaryWriter

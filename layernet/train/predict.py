@@ -1,4 +1,4 @@
-"""A trained net put to use: images and arrays in, class names with probabilities or numbers out."""
+"""A trained net put to use: images, arrays and tables in, class names with probabilities or numbers out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from layernet.backend import Array
+from layernet.backend import Array, Shape
 from layernet.config.experiment import ExperimentConfig, load_config
 from layernet.core.net import Net
+from layernet.data.csv import Csv
 from layernet.data.dataset import Subset
 from layernet.data.folder import ImageFolder, images_below, read_image
 from layernet.data.loader import prepared
@@ -28,6 +29,7 @@ from layernet.train.compute import computing, device_for
 from layernet.train.rundir import RunDirectory
 
 _ARRAYS = (".npz", ".npy")
+_TABLES = (".csv", ".csv.gz")
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,15 @@ class Predictor:
     def predict(
         self, source: str | Path, top: int = 5, skip: Callable[[DataError], None] | None = None
     ) -> Iterator[Prediction]:
-        """Predictions for an image, every image in a folder and those in it (sorted), or an array's examples.
+        """Predictions for an image, all images in a folder and those in it (sorted), an array's or a table's examples.
 
         `skip` is told of a file that cannot be read, which is left out; without it, it is raised. Raises DataError and
         ShapeError for what the net cannot take.
         """
         path = Path(source).expanduser()
         if not path.exists():
-            raise UsageError(f"there is no {path}", "give an image, a folder of images, an .npz or an .npy file")
-        batches = self._arrays(path) if path.suffix.lower() in _ARRAYS else self._images(path, skip)
+            raise UsageError(f"there is no {path}", "give an image, a folder of images, an .npz, .npy or .csv file")
+        batches = self._images(path, skip) if self._holds_images(path) else self._arrays(path)
         for names, x in batches:
             out = self(x)
             if out.ndim != 2:
@@ -122,9 +124,25 @@ class Predictor:
             return self.classes
         return [str(i) if self.labels else f"output_{i}" for i in range(count)]
 
+    def _holds_images(self, path: Path) -> bool:
+        if path.suffix.lower() in _ARRAYS or path.name.lower().endswith(_TABLES):
+            return False
+        return path.is_dir() or not isinstance(self._dataset, Csv)  # a table may have any name
+
+    @property
+    def _shape(self) -> Shape:
+        """That of one example as it is read. Where the training data is gone, the net's input, if it is the same."""
+        try:
+            return tuple(self._dataset.shape)
+        except DataError:
+            shape = tuple(self.config.net.input_shape)
+            if any(transform.out_shape(shape) != shape for transform in self._transforms):
+                raise
+            return shape
+
     def _arrays(self, path: Path) -> Iterator[tuple[list[str], Array]]:
-        x = _read_array(path, self._dataset)
-        shape = tuple(self._dataset.shape)
+        shape = self._shape
+        x = _read_array(path, self._dataset) if path.suffix.lower() in _ARRAYS else self._table(path, shape)
         if x.shape == shape:
             x = x[np.newaxis]
         if x.shape[1:] != shape:
@@ -133,6 +151,19 @@ class Predictor:
         for start in range(0, len(x), size):
             part = x[start : start + size]
             yield [f"{path}[{start + i}]" for i in range(len(part))], part
+
+    def _table(self, path: Path, shape: Shape) -> Array:
+        """The examples in a CSV file: pixels for a net of images, unless its images were in such a file."""
+        if isinstance(self._dataset, Csv):
+            return self._dataset.examples(path, shape)
+        x = Csv(str(path)).examples(path, shape, labelled=False)
+        if len(shape) != 3:
+            return x
+        if isinstance(self._dataset, Npz) or ((x < 0) | (x > 255) | (x != np.rint(x))).any():
+            raise DataError(
+                f"{path}: pixels would be whole numbers from 0 to 255", "numpy.save(path, x) keeps examples as they are"
+            )
+        return x.astype(np.uint8)
 
     def _images(self, path: Path, skip: Callable[[DataError], None] | None) -> Iterator[tuple[list[str], Array]]:
         files = images_below(path) if path.is_dir() else [path]
@@ -166,10 +197,11 @@ class Predictor:
 
     def _image_form(self) -> tuple[int, int, str, bool]:
         """(height, width, fit, whether grey) of the images that the net was trained on."""
-        shape, fit = tuple(self._dataset.shape), "crop"
+        shape, fit = self._shape, "crop"
         if len(shape) != 3 or shape[2] not in (1, 3):
             raise UsageError(
-                f"the net was trained on examples of shape {list(shape)}, which are no images", "give an .npz or .npy"
+                f"the net was trained on examples of shape {list(shape)}, which are no images",
+                "give an .npz, .npy or .csv",
             )
         if isinstance(self._dataset, ImageFolder):
             fit = self._dataset.fit

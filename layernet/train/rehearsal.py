@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +16,10 @@ import numpy as np
 from layernet.core.memory import predict
 from layernet.objectives import ObjectivesPass, without_penalties
 from layernet.text import aligned, size
+from layernet.train import state
 from layernet.train.compute import computing, facts, in_words
 from layernet.train.console import duration, values
+from layernet.train.rundir import RunDirectory
 from layernet.train.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -40,6 +44,11 @@ class Rehearsal:
     """What a micro-batch keeps from forward to backward."""
     held: int
     """Parameters, gradients, what the optimizer and the average keep."""
+    checkpoint: int
+    """About what one takes on disk, and `checkpoints`: how many files of them a run keeps at most."""
+    checkpoints: int
+    free: int
+    """On the disk where runs are to be made."""
     step: float
     steps: int
     """Updates in all, and `steps_per_epoch` of them in an epoch."""
@@ -63,28 +72,38 @@ class Rehearsal:
         images = ", ".join(f"{count} {name}" for name, count in self.images.items())
         steps = f"{self.steps_per_epoch} steps of {1e3 * self.step:.1f} ms"
         evaluation = f", an evaluation {self.evaluation:.2g} s" if self.evaluations else ""
+        files = (
+            f"{size(self.checkpoint)} each, at most {self.checkpoints} kept: {size(self.checkpoint * self.checkpoints)}"
+        )
         rows = [
             ("images", images),
             ("net", f"{self.parameters} parameters, {self.computes}"),
             ("first steps", values(self.first)),
             ("memory", f"{size(self.kept)} for a batch, {size(self.held)} for parameters and what follows them"),
+            ("checkpoints", f"{files}; the disk has {size(self.free)} free"),
             ("an epoch", f"{duration(self.epoch)} ({steps}{evaluation})"),
             ("training", f"{duration(self.total)} ({self.steps} steps)"),
         ]
         return "\n".join([*self.warm, aligned(rows), "nothing was written"])
 
 
-def rehearse(experiment: Experiment) -> Rehearsal:
-    """Try the experiment out on its own net, which is spoilt for training after it."""
+def rehearse(experiment: Experiment, runs: str | Path = "runs") -> Rehearsal:
+    """Try the experiment out on its own net, which is spoilt for training after it.
+
+    `runs` is where its run would be made. Raises UsageError where the disk has no room for its checkpoints.
+    """
     config, net, loaders = experiment.config, experiment.net, experiment.loaders
     for callback in config.callbacks:
         callback.check()
+    folder = next(path for path in (Path(runs).absolute(), *Path(runs).absolute().parents) if path.is_dir())
+    checkpoint, checkpoints = state.size_of(config, net), config.train.checkpoint.files
+    RunDirectory(folder).check_space(checkpoint, checkpoints)
     warm = experiment.warm_start()
     trainer = Trainer(config, net, loaders)
     with computing(config, net), np.errstate(all="ignore"):
         step = _time_of_steps(trainer)
         evaluation = _time_of_evaluation(trainer, loaders["val"]) if "val" in loaders else 0.0
-        state = sum(array.nbytes for array in trainer.optimizer.state_dict().values())
+        moments = sum(array.nbytes for array in trainer.optimizer.state_dict().values())
         copies = 2 if trainer.average is None else 3
         return Rehearsal(
             images={name: len(loader.dataset) for name, loader in loaders.items() if name != "train_eval"},
@@ -92,7 +111,10 @@ def rehearse(experiment: Experiment) -> Rehearsal:
             parameters=net.size,
             first={f"train.{name}": value for name, value in trainer.meter.result().items()},
             kept=sum(predict(net, config.data.batch_size).values()),
-            held=copies * net.arena.data.nbytes + state,
+            held=copies * net.arena.data.nbytes + moments,
+            checkpoint=checkpoint,
+            checkpoints=checkpoints,
+            free=shutil.disk_usage(folder).free,
             step=step,
             steps=trainer.total_steps,
             steps_per_epoch=trainer.steps_per_epoch,

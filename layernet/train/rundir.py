@@ -12,8 +12,8 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -36,8 +36,10 @@ _LIBRARY = ("internal_api", "version", "architecture", "threading_layer", "num_t
 class RunDirectory:
     """`runs/<name>-NNN/`: config.yaml (as given), resolved.yaml, run.json, metrics.csv, log.txt, checkpoints/."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, above: Sequence[Path] = ()) -> None:
         self.path = path
+        self._above = above
+        """Folders over it that were made with it, the innermost first."""
 
     @classmethod
     def create(cls, root: Path, name: str) -> Self:
@@ -47,21 +49,41 @@ class RunDirectory:
         """
         if "/" in name or os.sep in name:
             raise UsageError(f"a run cannot be called {name!r}", "its directory is chosen with --runs")
+        above = [folder for folder in (root, *root.parents) if not folder.exists()]
         try:
             root.mkdir(parents=True, exist_ok=True)
             number = 1 + max((_number(p.name, name) for p in root.iterdir()), default=0)
             while True:
                 path = root / f"{name}-{number:03d}"
                 try:
-                    path.mkdir()
+                    path.mkdir(parents=True)
                 except FileExistsError:
                     number += 1
                     continue
-                (path / "checkpoints").mkdir()
-                return cls(path)
+                run = cls(path, above)
+                with run.gone_where_refused():
+                    (path / "checkpoints").mkdir()
+                return run
         except OSError as error:
             kind = LayernetError if error.errno in _FAILED else UsageError
             raise kind(f"the run directory cannot be made: {error}", "choose another with --runs") from error
+
+    @contextmanager
+    def gone_where_refused(self) -> Iterator[None]:
+        """Within it, what ends the run before it has begun leaves nothing: no directory, and none made over it.
+
+        It has begun once its first files stand; where usage or config are wrong, with the first that it wrote itself.
+        """
+        try:
+            yield
+        except (LayernetError, OSError) as error:
+            refused = getattr(error, "exit_code", 1) == 2 and not self.checkpoints() and not self._metrics.exists()
+            if refused or not self.resolved.exists():
+                shutil.rmtree(self.path, ignore_errors=True)
+                with suppress(OSError):  # another run has begun there
+                    for folder in self._above:
+                        folder.rmdir()
+            raise
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -82,6 +104,10 @@ class RunDirectory:
         return self.path / "resolved.yaml"
 
     @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What run.json says; nothing where it cannot be read."""
         try:
@@ -92,13 +118,14 @@ class RunDirectory:
     def describe(
         self, given: str, resolved: str, files: Mapping[str, bytes], facts: Mapping[str, Any], config: Path | None
     ) -> None:
-        """Write what went in: the config twice, the user's own Python files, and run.json."""
+        """Write what went in: the config twice, the user's own Python files, and run.json with their SHA-256."""
+        written = {**files, "config.yaml": given.encode(), "resolved.yaml": resolved.encode()}
         run = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": sys.argv,
             "config": str(config) if config else None,
             "directory": os.getcwd(),
-            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+            "files": {name: _digest(content) for name, content in written.items()},
             "versions": {
                 "layernet": layernet.__version__,
                 "python": platform.python_version(),
@@ -112,13 +139,30 @@ class RunDirectory:
         with saying(self.path):
             write_text(self.path / "config.yaml", given)
             self.keep(files)
-            write_text(self.path / "run.json", json.dumps(run, indent=2) + "\n")
+            self._note(run)
             write_text(self.resolved, resolved)  # the last: with it, there is a run to go on with
 
     def change(self, resolved: str) -> None:
         """Write another resolved config: the run goes on with it. `config.yaml` stays what it was begun with."""
+        facts = self.facts
+        facts["files"] = {**facts.get("files", {}), "resolved.yaml": _digest(resolved.encode())}
         with saying(self.path):
             write_text(self.resolved, resolved)
+            self._note(facts)
+
+    def edited(self) -> list[str]:
+        """Those of the files that the run goes on with, and config.yaml, that are not as layernet wrote them."""
+
+        def is_as_written(name: str, digest: str) -> bool:
+            try:
+                return _digest((self.path / name).read_bytes()) == digest
+            except OSError:  # who needs it says so
+                return True
+
+        return [name for name, digest in self.facts.get("files", {}).items() if not is_as_written(name, digest)]
+
+    def _note(self, facts: Mapping[str, Any]) -> None:
+        write_text(self.path / "run.json", json.dumps(facts, indent=2) + "\n")
 
     def keep(self, files: Mapping[str, bytes]) -> None:
         """Write the user's own files, each at its place, where they are not there yet."""
@@ -221,13 +265,17 @@ class RunDirectory:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        with saying(self.path / "metrics.csv"):
-            write_text(self.path / "metrics.csv", text.getvalue())
+        with saying(self._metrics):
+            write_text(self._metrics, text.getvalue())
 
     def log(self, line: str) -> None:
         """Add a line to log.txt, which repeats what is said elsewhere: a full disk ends no run for the sake of it."""
         with suppress(OSError), open(self.path / "log.txt", "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def processor() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -38,6 +39,18 @@ train: {epochs: 1}
 """
 
 
+FLOWERS = """
+device: cpu
+data:
+  train: {type: Csv, path: flowers.csv, label: kind, classes: [rose, lily], delimiter: ";", transforms: [Normalize]}
+  batch_size: 8
+net: {input: [2], layers: [{type: Linear, out_features: 2}]}
+loss: CrossEntropy
+optimizer: {type: SGD, lr: 1.0}
+train: {epochs: 20}
+"""
+
+
 def paint(path: Path, color: tuple[int, int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (6, 5), color).save(path)
@@ -59,6 +72,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("sums.yaml").write_text(NUMBERS)
         ln.load("sums.yaml").train()
         shutil.rmtree(folder / "images")
+        lines = [
+            f"{i / 10};{kind};{10 + i}" for i, kind in enumerate(["rose", "lily"] * 20) for i in [i % 2 * 9 + i % 5]
+        ]
+        Path("flowers.csv").write_text("\n".join(["length;kind;width", *lines]))
+        Path("flowers.yaml").write_text(FLOWERS)
+        ln.load("flowers.yaml").train()
+        Path("flowers.csv").unlink()
     return folder
 
 
@@ -67,6 +87,7 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").symlink_to(trained / "runs" / "colors-001")
     (tmp_path / "sums").symlink_to(trained / "runs" / "sums-001")
+    (tmp_path / "flowers").symlink_to(trained / "runs" / "flowers-001")
     paint(tmp_path / "new" / "z.png", (255, 0, 0))
     paint(tmp_path / "new" / "deep" / "a.png", (0, 255, 0))
     paint(tmp_path / "new" / "B.JPG", (0, 0, 255))
@@ -158,6 +179,39 @@ def test_numbers(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "x.npy[1]  output_0 " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("header", ["", "a, b\n"])
+def test_a_table_of_numbers(header: str, here: Path) -> None:
+    Path("x.csv").write_text(f"{header}1, 2\n\n3,4e0\n")
+    assert main(["predict", "sums", "x.csv", "--out", "found.csv"]) == 0
+    rows = list(csv.DictReader(Path("found.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == ["x.csv[0]", "x.csv[1]"]
+    expected = Predictor.open("sums").net.predict(np.array([[1, 2], [3, 4]], dtype=np.float32))[:, 0]
+    assert [float(row["output_0"]) for row in rows] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_table_of_pixels_is_what_the_array_is(here: Path) -> None:
+    x = np.random.default_rng(2).integers(0, 256, (9, 4, 4, 3), dtype=np.uint8)
+    with gzip.open("x.csv.gz", "wt") as stream:
+        np.savetxt(stream, x.reshape(9, -1), fmt="%d", delimiter=",")
+    np.save("x.npy", x)
+    predictor = Predictor.open("run")
+    first, second = (list(predictor.predict(name)) for name in ("x.csv.gz", "x.npy"))
+    assert [each.ranked for each in first] == [each.ranked for each in second]
+
+
+def test_a_table_like_the_one_that_was_trained_on(here: Path) -> None:
+    """Its labels, which may be unknown ones, are left out; without them it is the same. The training data is gone."""
+    Path("labelled.csv").write_text("length;kind;width\n0.1;?;11\n1.2;lily;22\n")
+    Path("plain.data").write_text("length;width\n0.1;11\n1.2;22\n")
+    Path("numbers.csv").write_text("0.1;11\n1.2;22\n")
+    predictor = Predictor.open("flowers")
+    found = [
+        [each.ranked for each in predictor.predict(name)] for name in ("labelled.csv", "plain.data", "numbers.csv")
+    ]
+    assert found[0] == found[1] == found[2]
+    assert [ranked and ranked[0][0] for ranked in found[0]] == ["rose", "lily"]
+
+
 def test_bad_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "new" / "c.png").write_bytes(b"\x89PNG nothing")
     (here / "new" / "d.png").touch()
@@ -190,6 +244,13 @@ def test_bad_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "wrong.npy"], "holds an array of shape [2, 5], expected [N, 4, 4, 3]"),
         (["run", "pickle.npy"], "is no sound .npy file"),
         (["run", "text.npz"], "is no sound .npz file"),
+        (["sums", "three.csv"], "three.csv: 3 columns of numbers do not fill shape [2]"),
+        (["sums", "word.csv"], "word.csv, line 2: column 1 holds 'x', expected a number"),
+        (["sums", "ragged.csv"], "ragged.csv, line 3: has 1 cells, the first line 2"),
+        (["sums", "empty.csv"], "empty.csv: is empty"),
+        (["sums", "head.csv"], "head.csv: holds no examples"),
+        (["run", "unit.csv"], "unit.csv: pixels would be whole numbers from 0 to 255"),
+        (["flowers", "three.csv"], "three.csv"),
     ],
 )
 def test_mistakes(argv: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,6 +258,9 @@ def test_mistakes(argv: list[str], message: str, here: Path, capsys: pytest.Capt
     np.save("wrong.npy", np.zeros((2, 5)))
     np.save("pickle.npy", np.array([{}]), allow_pickle=True)
     Path("text.npz").write_text("text")
+    tables = {"three": "1,2,3", "word": "1,2\n1,x", "ragged": "1,2\n3,4\n5", "empty": "", "head": "a,b"}
+    for name, text in {**tables, "unit": ",".join(["0.5"] * 48)}.items():
+        Path(f"{name}.csv").write_text(text)
     assert main(["predict", *argv]) in (1, 2)
     err = capsys.readouterr().err
     assert err.startswith("error: ")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
+from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from layernet.cli.main import main
+from layernet.data.loader import Batch
 from layernet.errors import UsageError
 from layernet.train import checkpoint
 from layernet.train.average import average_of
@@ -20,6 +22,7 @@ from layernet.train.experiment import Experiment
 from layernet.train.find_lr import RangeTest, range_test
 from layernet.train.overfit import overfit
 from layernet.train.rehearsal import rehearse
+from layernet.train.trainer import Trainer
 
 CONFIG = """
 seed: 2
@@ -53,6 +56,16 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+MINE = """
+from layernet import Callback
+from layernet.errors import UsageError
+
+class Mine(Callback):
+    def check(self):
+        raise UsageError("there is nowhere to post to")
+"""
+
+
 def folder_of(config: Path) -> list[str]:
     return sorted(path.name for path in config.parent.iterdir())
 
@@ -65,31 +78,55 @@ def test_a_dry_run_does_all_but_train_and_writes_nothing(config: Path, capsys: p
     assert "1219 parameters, device cpu" in lines["net"]
     assert re.search(r"train.loss \d", lines["first steps"])
     assert re.search(r"\d+\.\d kB for a batch, \d+\.\d kB for parameters", lines["memory"])
+    checkpoints = r"(\d+\.\d) kB each, at most 5 kept: (\d+\.\d) kB; the disk has \d+\.\d [MGT]B free$"
+    found = re.search(checkpoints, lines["checkpoints"])
+    assert found
+    assert float(found[2]) == pytest.approx(5 * float(found[1]), rel=0.01)
     assert re.search(r"\(3 steps of [\d.]+ ms, an evaluation [\d.e-]+ s\)", lines["an epoch"])
     assert lines["training"].endswith("(12 steps)")
     assert out.endswith("\nnothing was written\n")
     assert folder_of(config) == ["tiny.yaml"]
-    found = rehearse(Experiment.load(config))
+    told = rehearse(Experiment.load(config))
     # parameters and gradients, Adam's two moments (and its count of steps), in float32
-    assert found.held == pytest.approx(4 * 4 * 1219, rel=0.1)
-    assert found.total == pytest.approx(found.step * 12 + found.evaluation * 4)
+    assert told.held == pytest.approx(4 * 4 * 1219, rel=0.1)
+    assert told.total == pytest.approx(told.step * 12 + told.evaluation * 4)
+    assert main(["train", str(config)]) == 0
+    kept = {file.stat().st_ino: file.stat().st_size for file in Path("runs/tiny-001/checkpoints").iterdir()}
+    assert len(kept) == told.checkpoints == 5
+    assert max(kept.values()) <= told.checkpoint
+
+
+def test_a_dry_run_looks_at_the_disk_that_runs_would_be_made_on(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[Path] = []
+
+    def full(path: Path) -> Any:
+        looked_at.append(path)
+        return namedtuple("usage", "total used free")(10**9, 10**9 - 5000, 5000)
+
+    monkeypatch.setattr("shutil.disk_usage", full)
+    Path("other").mkdir()
+    assert main(["train", str(config), "--dry-run", "--runs", "other/not/there"]) == 2
+    assert "its disk has 5.0 kB free" in capsys.readouterr().err
+    assert looked_at == [config.parent / "other"]
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--set", "data.train.shape=[5,4,2]"], "the net takes [4, 4, 2]"),
-        (["--set", "callbacks=[TensorBoard]"], "pip install tensorboardX"),
+        (["--set", "callbacks=['./mine.py:Mine']"], "there is nowhere to post to"),
         (["--set", "warm_start={from: nowhere}"], "nowhere is no run directory"),
     ],
 )
 def test_a_dry_run_finds_what_would_stop_a_run(
-    config: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    config: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    Path("mine.py").write_text(MINE)
     assert main(["train", str(config), "--dry-run", *argv]) == 2
     assert message in capsys.readouterr().err
-    assert folder_of(config) == ["tiny.yaml"]
+    assert not Path("runs").exists()
 
 
 def test_a_net_that_learns_by_heart(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +177,25 @@ def test_the_range_test_leaves_the_net_as_it_was(config: Path) -> None:
     first, second = range_test(experiment, steps=20), range_test(experiment, steps=20)
     assert first == second
     assert all(np.array_equal(experiment.net.state_dict()[path], value) for path, value in before.items())
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_sweep_ends_where_the_loss_is_not_finite_whatever_the_config_does_then(
+    config: Path, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(CONFIG.replace("epochs: 4", f"epochs: 4, on_nonfinite: {policy}"))
+    train_step, done = Trainer.train_step, []
+
+    def overflows(trainer: Trainer, *batches: Batch) -> None:
+        done.append(trainer.step)
+        if trainer.step == 15:
+            batches = tuple(replace(batch, x=np.full_like(batch.x, np.inf)) for batch in batches)
+        train_step(trainer, *batches)
+
+    monkeypatch.setattr(Trainer, "train_step", overflows)
+    found = range_test(Experiment.load(config), steps=40)
+    assert found.diverged
+    assert (len(found.rates), done[-1]) == (15, 15)
 
 
 def test_what_is_suggested_is_the_steepest_fall() -> None:

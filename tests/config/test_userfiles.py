@@ -109,7 +109,10 @@ def test_a_run_stands_by_itself(tmp_path: Path) -> None:
     assert (run / "parts" / "deep.py").read_text() == FILES["parts/deep.py"]
     assert (run / "late.py").exists()  # imported only when training
     assert not (run / "unused.py").exists()
-    assert set(json.loads((run / "run.json").read_text())["files"]) == set(FILES) - {"unused.py", "late.py"}
+    assert set(json.loads((run / "run.json").read_text())["files"]) == {
+        *(set(FILES) - {"unused.py", "late.py"}),
+        *("config.yaml", "resolved.yaml"),
+    }
     expected = experiment.evaluate("test")
     shutil.rmtree(tmp_path / "mine")
     assert Experiment.open(run).evaluate("test") == expected

@@ -8,7 +8,9 @@ import json
 import math
 import os
 import signal
-import sys
+import struct
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,6 +24,7 @@ from rich.console import Console
 from layernet.errors import ConfigError, ContractError, Interrupted, UsageError
 from layernet.train import checkpoint
 from layernet.train.callbacks import Callback
+from layernet.train.events import EventFile, _masked_crc
 from layernet.train.experiment import Experiment
 from layernet.train.logs import _line
 from layernet.train.stopping import EarlyStopping
@@ -303,47 +306,102 @@ def test_a_value_that_is_not_finite_is_null() -> None:
     }
 
 
-def test_tensorboard_gets_every_number(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[dict[str, Any]] = []
-    told: list[tuple[str, float, int]] = []
+def events_of(file: Path) -> list[dict[int, Any]]:
+    """The events of a TensorBoard file, field by field; lengths and checksums are held to what they should be."""
+    content, found = file.read_bytes(), []
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        event, content = content[12 : 12 + size], content[16 + size :]
+        assert len(event) == size
+        found.append(dict(fields(event)))
+    return found
 
-    class SummaryWriter:
-        def __init__(self, **how: Any) -> None:
-            made.append(how)
 
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            told.append((name, value, step))
+def fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """(number, value) of a protocol buffer's fields."""
 
-        def flush(self) -> None: ...
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte, at = message[at], at + 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
 
-        def close(self) -> None: ...
+    at = 0
+    while at < len(message):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+            continue
+        size = {1: 8, 5: 4, 2: None}[key & 7]
+        size = varint() if size is None else size
+        yield key >> 3, message[at : at + size]
+        at += size
 
-    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=SummaryWriter))
+
+def scalars_of(file: Path) -> list[tuple[int, dict[str, float]]]:
+    found = []
+    for event in events_of(file):
+        values = [dict(fields(value)) for _, value in fields(event.get(5, b""))]
+        if values:
+            named = {value[1].decode(): struct.unpack("<f", value[2])[0] for value in values}
+            found.append((event.get(2, 0), named))
+    return found
+
+
+def test_tensorboard_gets_every_number(config: Path, tmp_path: Path) -> None:
+    test = {"type": "FakeData", "shape": [4, 4, 1], "classes": 3, "length": 12, "seed": 2}
     with pytest.raises(RuntimeError, match="killed"):
-        with_callbacks(config, Crash(7), callbacks=["TensorBoard"]).train(tmp_path, console=quiet())
+        with_callbacks(config, Crash(7), callbacks=["TensorBoard"], data__test=test).train(tmp_path, console=quiet())
     run = tmp_path / "small-001"
     Experiment.resume(run, console=quiet())
-    assert made == [
-        {"logdir": str(run / "tensorboard"), "purge_step": None, "filename_suffix": ".0"},
-        {"logdir": str(run / "tensorboard"), "purge_step": 7, "filename_suffix": ".6"},
-    ]
-    assert [step for name, _, step in told if name == "val/accuracy"] == [5, 10, 15, 20]
-    assert {name for name, _, _ in told} >= {"lr", "train/loss", "val/loss"}
+    first, second = sorted((run / "tensorboard").iterdir(), key=lambda path: path.suffix)
+    assert (first.suffix, second.suffix) == (".0", ".6")
+    assert all(file.name.startswith("events.out.tfevents.") for file in (first, second))
+    assert events_of(first)[0][3] == b"brain.Event:2"
+    assert events_of(second)[1][2] == 7  # what the killed run wrote from there on is hidden: a session begins
+    assert dict(fields(events_of(second)[1][7])) == {1: 1}
+    told = [*scalars_of(first), *scalars_of(second)]
+    rows = rows_of(run)
+    assert [step for step, _ in told] == [row["step"] for row in rows] == [5, 10, 15, 20, rows[-1]["step"]]
+    for (_, values), row in zip(told, rows, strict=True):
+        expected = {name.replace(".", "/"): value for name, value in row.items() if name not in ("step", "epoch")}
+        assert values.keys() == expected.keys()
+        for name, value in values.items():
+            if name not in ("seconds", "images_per_second"):
+                assert value == np.float32(expected[name])
 
 
-def test_tensorboard_that_is_not_installed_is_said_before_there_is_a_run(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UsageError, match="pip install tensorboardX"):
-        Experiment.load(config, {"callbacks": ["TensorBoard"]}).train(tmp_path / "runs", console=quiet())
-    assert not (tmp_path / "runs").exists()
-
-
-def test_the_real_tensorboardx_keeps_the_files_of_a_second_apart(config: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
-    test = {"type": "FakeData", "shape": [4, 4, 1], "classes": 3, "length": 12, "seed": 2}
-    run = with_callbacks(config, callbacks=["TensorBoard"], data__test=test).train(tmp_path, console=quiet())
-    files = {path.suffix: path.stat().st_size for path in (run / "tensorboard").iterdir()}
-    assert files.keys() == {".0", ".test"}
-    assert files[".0"] > files[".test"] > 0
+def test_an_event_file_is_what_tensorboard_reads(tmp_path: Path) -> None:
+    values = {"val/loss": 0.25, "nan": math.nan, "inf": -math.inf, "large": 1e300, "ümläut": np.float64(3.0)}
+    file = EventFile(tmp_path / "tensorboard", 0)
+    file.scalars(values, 300)
+    crc = 0xE3069283  # CRC-32C's check value
+    assert _masked_crc(b"123456789") == struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32)
+    content = file.path.read_bytes()
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        assert content[8:12] == _masked_crc(content[:8])
+        assert content[12 + size : 16 + size] == _masked_crc(content[12 : 12 + size])
+        content = content[16 + size :]
+    (told,) = scalars_of(file.path)
+    assert told[0] == 300
+    assert {name: str(value) for name, value in told[1].items()} == {
+        "val/loss": "0.25",
+        "nan": "nan",
+        "inf": "-inf",
+        "large": "inf",
+        "ümläut": "3.0",
+    }
+    proto = pytest.importorskip("tensorboardX.proto.event_pb2")
+    events = file.path.read_bytes()
+    size = int.from_bytes(events[:8], "little")
+    events = events[16 + size :]
+    event = proto.Event.FromString(events[12 : 12 + int.from_bytes(events[:8], "little")])
+    assert event.step == 300
+    assert abs(event.wall_time - time.time()) < 60
+    assert [value.tag for value in event.summary.value] == list(values)
+    assert event.summary.value[0].simple_value == 0.25

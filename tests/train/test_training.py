@@ -383,6 +383,7 @@ def test_what_a_run_says(config: Path, tmp_path: Path) -> None:
     assert lines == (run / "log.txt").read_text().splitlines()
     assert str(run) in lines[0]
     assert lines[-1].startswith("done: test.loss")
+    assert lines[-1].endswith(f"  run {run}")
     assert not any("\r" in line or "\x1b" in line for line in lines)
     assert any("train.accuracy" in line and "images/s" in line and "eta" in line for line in lines)
 
