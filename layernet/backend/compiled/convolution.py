@@ -166,14 +166,15 @@ class CompiledConvOps(FusedOps):
 
     def goes_directly(self, x: Array, weight: Array, bias: Array | None, window: Window, groups: int) -> bool:
         """Whether a convolution is done by the direct kernel, image by image."""
-        if not (_convolves(window, groups, x, weight) and by_channel(len(weight), bias) and _is_plain(window, groups)):
+        if not (_convolves(window, groups, x, weight) and by_channel(len(weight), bias)):
+            return False
+        if kind_of(window, groups, weight.shape) is not Kind.PLAIN or window == Window((1, 1)):
             return False
         places = math.prod(window.out_size((x.shape[1], x.shape[2])))
-        filtered = self._by_winograd(weight.shape[3], window) and len(x) * places > product.FEW
-        return not (filtered or is_small(window, places) or _is_pointwise(window))
+        return not (self._filters_y(weight, window, len(x) * places) or is_small(window, places))
 
     def _plain_y(self, x: Array, weight: Array, bias: Array | None, window: Window, y: Array, relu: bool) -> None:
-        if self._by_winograd(weight.shape[3], window) and y.size > len(weight) * product.FEW:
+        if self._filters_y(weight, window, y.size // len(weight)):
             winograd.convolve(x, weight, bias, _corner(window), y, relu)
         else:
             direct.convolve(x, weight, bias, window, y, relu)
@@ -190,6 +191,9 @@ class CompiledConvOps(FusedOps):
             winograd_gradient.filter_gradient(x, dy, _corner(window), dw)
         else:
             direct_gradient.filter_gradient(x, dy, window, dw)
+
+    def _filters_y(self, weight: Array, window: Window, places: int) -> bool:
+        return self._by_winograd(weight.shape[3], window) and places > product.FEW
 
     def _by_winograd(self, channels: int, window: Window) -> bool:
         return not self.precise and window.kernel in ((3, 3), (5, 5)) and window.stride == (1, 1) and channels >= 16
