@@ -154,10 +154,10 @@ FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
         ),
     ),
     "convolution 3x3": _all(
-        _pair("conv2d", (2, 9, 7, 17), (21, 3, 3, 17), (21,), also=[_same(3)]),
-        _pair("conv2d", (2, 16, 16, 32), (32, 3, 3, 32), (32,), also=[_same(3)]),  # numpy's own Winograd wants as many
+        _pair("conv2d", (2, 9, 7, 17), (21, 3, 3, 17), (21,), also=[_same(3)]),  # too few for Winograd's filtering
+        _pair("conv2d", (3, 17, 15, 32), (32, 3, 3, 32), (32,), also=[_same(3)]),  # numpy's wants as many, too
     ),
-    "convolution 5x5": _pair("conv2d", (2, 9, 7, 17), (21, 5, 5, 17), (21,), also=[_same(5)]),
+    "convolution 5x5": _pair("conv2d", (2, 17, 15, 17), (21, 5, 5, 17), (21,), also=[_same(5)]),
     "depthwise": _pair("conv2d", (2, 9, 7, 21), (21, 3, 3, 1), (21,), also=[_same(3), 21]),
     "grouped": _all(
         _pair("conv2d", (2, 9, 7, 6), (4, 3, 3, 3), (4,), also=[_HALF, 2]),

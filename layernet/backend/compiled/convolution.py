@@ -15,7 +15,6 @@ from layernet.backend.compiled import (
     direct_gradient,
     elementwise,
     grouped,
-    product,
     winograd,
     winograd_gradient,
 )
@@ -26,6 +25,9 @@ from layernet.backend.compiled.parts import plain
 from layernet.backend.compiled.pointwise import multiply_groups
 from layernet.backend.reference.fused import FusedOps
 from layernet.backend.window import Window
+
+LEAST_PRODUCTS = 200_000
+"""From so many for an output channel on, Winograd's filtering saves more of them than its filters cost to transform."""
 
 
 class Kind(Enum):
@@ -193,7 +195,7 @@ class CompiledConvOps(FusedOps):
             direct_gradient.filter_gradient(x, dy, window, dw)
 
     def _filters_y(self, weight: Array, window: Window, places: int) -> bool:
-        return self._by_winograd(weight.shape[3], window) and places > product.FEW
+        return self._by_winograd(weight.shape[3], window) and places * weight[0].size >= LEAST_PRODUCTS
 
     def _by_winograd(self, channels: int, window: Window) -> bool:
         return not self.precise and window.kernel in ((3, 3), (5, 5)) and window.stride == (1, 1) and channels >= 16

@@ -46,23 +46,26 @@ def bordered(image, height, width, channels, top, left, padded, padded_height, p
 
 @njit
 def convolve_image(
-    image, b, y, bias, relu, height, width, ins, top, left, padded, padded_height, padded_width, a_rows, c_rows, places,
-    outer, inner, b_inner, outs,
+    image, b, y, bias, relu, height, width, ins, top, left, padded, padded_height, padded_width, a_rows, c_rows, begin,
+    end, outer, inner, b_inner, outs,
 ):  # fmt: skip
-    """A bordered copy of the image in `padded`, then every place's window times the packed weights."""
+    """A bordered copy of the image in `padded`, then each place's window times the packed weights.
+
+    Of the places from `begin` to before `end`.
+    """
     if top or left or padded_height != height or padded_width != width:
         bordered(image, height, width, ins, top, left, padded, padded_height, padded_width)
         image = padded
     for column in range(0, outs, TILE_COLUMNS):
         start = bias + column * 4 if bias else 0
         if outs <= LANES:
-            for i in range(0, places, NARROW_ROWS):
+            for i in range(begin, end, NARROW_ROWS):
                 narrow_tile(
                     image, a_rows + i * 8, padded_width * ins * 4, 4, b, inner * b_inner, b_inner,
                     outer, inner, y, c_rows + i * 8, start, outs, relu,
                 )  # fmt: skip
         else:
-            for i in range(0, places, TILE_ROWS):
+            for i in range(begin, end, TILE_ROWS):
                 tile(
                     image, a_rows + i * 8, padded_width * ins * 4, 4, b + column * 4, inner * b_inner,
                     b_inner, outer, inner, y + column * 4, c_rows + i * 8, start, outs - column, relu,
@@ -72,14 +75,18 @@ def convolve_image(
 @Kernel
 def _convolve(
     task, tasks, x, b, y, bias, relu, images, height, width, ins, top, left, padded_height, padded_width, a_rows,
-    c_rows, places, outer, inner, b_inner, y_image, outs, slab, slab_size,
+    c_rows, places, parts, outer, inner, b_inner, y_image, outs, slab, slab_size,
 ):  # fmt: skip
-    """For a share of the images."""
-    first, last = split(images, task, tasks)
-    for n in range(first, last):
+    """For a share of the images, each of them in `parts`."""
+    first, last = split(images * parts, task, tasks)
+    for item in range(first, last):
+        n, part = item // parts, item % parts
+        begin, end = split((places + NARROW_ROWS - 1) // NARROW_ROWS, part, parts)  # in whole tiles of either kind
+        begin, end = begin * NARROW_ROWS, min(places, end * NARROW_ROWS)
         convolve_image(
             x + n * height * width * ins * 4, b, y + n * y_image, bias, relu, height, width, ins, top, left,
-            slab + task * slab_size, padded_height, padded_width, a_rows, c_rows, places, outer, inner, b_inner, outs,
+            slab + task * slab_size, padded_height, padded_width, a_rows, c_rows, begin, end, outer, inner, b_inner,
+            outs,
         )  # fmt: skip
 
 
@@ -107,10 +114,15 @@ def convolve(x: Array, weight: Array, bias: Array | None, window: Window, out: A
     _convolve.launch(
         x=x, b=b, y=out, bias=bias, relu=int(relu), images=n, height=height, width=width, ins=ins, top=top, left=left,
         padded_height=padded_height, padded_width=padded_width, a_rows=a_rows, c_rows=c_rows,
-        places=out_height * out_width, outer=kh, inner=kw * ins, b_inner=pitch * 4,
+        places=out_height * out_width, parts=_parts(n), outer=kh, inner=kw * ins, b_inner=pitch * 4,
         y_image=out_height * out_width * outs * 4, outs=outs, slab=SLABS.room(tasks * slab), slab_size=slab,
         tasks=tasks,
     )  # fmt: skip
+
+
+def _parts(images: int) -> int:
+    """In how many parts an image goes to the threads: in one, but where there are fewer images than threads."""
+    return -(-threads() // images)
 
 
 @Kernel
@@ -164,7 +176,8 @@ def input_gradient(dy: Array, weight: Array, window: Window, dx: Array) -> None:
         _convolve.launch(
             x=dy, b=b, y=dx, bias=0, relu=0, images=n, height=out_height, width=out_width, ins=outs, top=top, left=left,
             padded_height=padded_height, padded_width=padded_width, a_rows=a_rows, c_rows=c_rows,
-            places=row.places * column.places, outer=len(row.taps), inner=len(column.taps) * outs, b_inner=pitch * 4,
+            places=row.places * column.places, parts=_parts(n), outer=len(row.taps), inner=len(column.taps) * outs,
+            b_inner=pitch * 4,
             y_image=height * width * ins * 4, outs=ins, slab=SLABS.room(threads() * slab), slab_size=slab,
         )  # fmt: skip
 

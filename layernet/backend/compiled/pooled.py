@@ -44,7 +44,7 @@ def _convolve_and_pool(
     for n in range(first, last):
         convolve_image(
             x + n * height * width * ins * 4, b, convolved, bias, 0, height, width, ins, top, left, padded,
-            padded_height, padded_width, a_rows, c_rows, inner_height * inner_width, outer, inner, b_inner, outs,
+            padded_height, padded_width, a_rows, c_rows, 0, inner_height * inner_width, outer, inner, b_inner, outs,
         )  # fmt: skip
         for row in range(out_height):
             at = (n * out_height + row) * out_width

@@ -40,11 +40,11 @@ C = ctypes.CDLL(None, use_errno=True)
 C.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 LARGE: dict[str, tuple[Callable[[], Layer], tuple[int, ...], int]] = {
-    "3x3, Winograd": (lambda: Conv2d(19, 3, padding=1), (7, 6, 17), 2),
-    "3x3, no padding, many frequencies": (lambda: Conv2d(67, 3), (9, 5, 71), 2),
-    "3x3, by panels, at once": (lambda: Conv2d(259, 3, padding=1), (3, 5, 249), 1),
-    "5x5, Winograd": (lambda: Conv2d(19, 5, padding=2), (7, 6, 17), 2),
-    "5x5, by panels, at once": (lambda: Conv2d(187, 5, padding=2), (6, 5, 181), 1),
+    "3x3, Winograd": (lambda: Conv2d(19, 3, padding=1), (37, 35, 17), 2),
+    "3x3, no padding, many frequencies": (lambda: Conv2d(67, 3), (17, 15, 71), 2),
+    "3x3, by panels, at once": (lambda: Conv2d(259, 3, padding=1), (9, 11, 249), 1),
+    "5x5, Winograd": (lambda: Conv2d(19, 5, padding=2), (17, 15, 17), 2),
+    "5x5, by panels, at once": (lambda: Conv2d(187, 5, padding=2), (7, 9, 181), 1),
     "few channels": (lambda: Conv2d(20, 3, stride=2, padding=1), (17, 15, 3), 2),
     "many places, few filters": (lambda: Conv2d(5, 5, padding=2), (11, 9, 3), 2),
     "1x1": (lambda: Conv2d(37, 1), (9, 5, 21), 2),

@@ -34,8 +34,8 @@ def poisoned(*shape: int) -> np.ndarray[Any, Any]:
 
 
 NAN: dict[str, Callable[[Any], Any]] = {
-    "Winograd": lambda ops: ops.conv2d(poisoned(2, 8, 8, 32), floats(20, 3, 3, 32), None, SAME)[0],
-    "Winograd with ReLU": lambda ops: ops.conv2d_relu(poisoned(2, 8, 8, 32), floats(20, 3, 3, 32), None, SAME)[0],
+    "Winograd": lambda ops: ops.conv2d(poisoned(3, 16, 16, 32), floats(20, 3, 3, 32), None, SAME)[0],
+    "Winograd with ReLU": lambda ops: ops.conv2d_relu(poisoned(3, 16, 16, 32), floats(20, 3, 3, 32), None, SAME)[0],
     "direct": lambda ops: ops.conv2d_relu(poisoned(2, 9, 9, 3), floats(20, 3, 3, 3), floats(20), ONE)[0],
     "linear": lambda ops: ops.linear_relu(poisoned(40, 20), floats(7, 20), floats(7))[0],
     "linear, few": lambda ops: ops.linear_relu(poisoned(5, 20), floats(7, 20), floats(7))[0],

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layernet.backend.compiled import parts
+from layernet.backend.compiled import convolution, parts
 from layernet.backend.compiled.ops import CompiledOps
 from layernet.backend.numpy_ops import NumpyOps
 from layernet.backend.ops import Ops
@@ -86,11 +87,13 @@ def convolutions(draw: Any) -> dict[str, Any]:
         "layouts": [draw(st.sampled_from(["C", "C", "C", "F", "gaps"])) for _ in range(4)],
         "relu": draw(st.booleans()),
         "threads": draw(st.sampled_from([1, 1, 3])),
+        "filtered": draw(st.booleans()),
         "seed": draw(st.integers(0, 99)),
     }
 
 
 def check_convolution(ops: CompiledOps, case: dict[str, Any]) -> None:
+    """Hold it to its bounds; with `filtered`, forwards by Winograd's filtering too where so few do without."""
     rng = np.random.default_rng(case["seed"])
     window, groups, outs = case["window"], case["groups"], case["outs"]
     layouts = case["layouts"]
@@ -102,7 +105,8 @@ def check_convolution(ops: CompiledOps, case: dict[str, Any]) -> None:
     places = dy[0, :, :, 0].size * len(x)
     terms = (w[0].size + 1, w[:, :, :, 0].size, places, places)
     winograd = ops._by_winograd(w.shape[3], parts.plain(window, case["size"]).window)  # of groups and parts, too
-    with ops.limited(case["threads"]):
+    least = 0 if case["filtered"] else convolution.LEAST_PRODUCTS
+    with ops.limited(case["threads"]), mock.patch.object(convolution, "LEAST_PRODUCTS", least):
         compare(
             "conv2d_relu" if case["relu"] else "conv2d",
             ops,

@@ -56,6 +56,7 @@ def test_many_channels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             "relu": True,
             "layouts": ["C"] * 4,
             "threads": threads,
+            "filtered": True,
             "seed": 0,
         },
     )
