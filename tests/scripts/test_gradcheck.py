@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -94,3 +97,14 @@ def test_the_overhead_is_printed(capsys):
     assert script("overhead").main(["--layers", "10", "--repeats", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["forward", "backward", "predict"]
+
+
+def test_the_share_outside_kernels_is_printed():
+    root = Path(__file__).parents[2]  # in a process of its own: the kernels' threads are limited for the rest of it
+    command = [sys.executable, "scripts/overhead.py", "--config", "scripts/bench/lenet.yaml", "--kernels", "numpy"]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    shown = subprocess.run([*command, "--repeats", "1"], cwd=root, env=environment, capture_output=True, text=True)
+    found = re.fullmatch(r"a step takes (.*) ms, (.*) ms of it \((.*) %\) outside kernels\n", shown.stdout)
+    assert found, shown.stderr
+    step, outside, _ = map(float, found.groups())
+    assert 0 < outside < step
