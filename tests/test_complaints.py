@@ -58,18 +58,18 @@ ROWS: dict[str, list[str]] = {
         "test_errors.py::test_the_layers_of_a_shape_error_are_both_shown",
     ],
     "epochs cannot be extended on resume, overrides are ignored": [
-        "train/test_training.py::test_a_run_goes_on_for_longer_as_if_it_had_been_meant_to",
-        "train/test_training.py::test_what_a_run_cannot_change_is_refused_by_name",
+        "train/test_resume.py::test_a_run_goes_on_for_longer_as_if_it_had_been_meant_to",
+        "train/test_resume.py::test_what_a_run_cannot_change_is_refused_by_name",
     ],
     "metrics.csv is wiped or doubled on resume": [
-        "train/test_training.py::test_an_interrupted_run_resumes_to_the_same_bits",
+        "train/test_resume.py::test_an_interrupted_run_resumes_to_the_same_bits",
         "train/test_durable.py::test_a_run_that_ended_before_its_first_checkpoint_begins_anew",
         "train/test_callbacks.py::test_json_lines_are_the_rows_also_of_a_run_that_was_killed",
     ],
     "resume differs silently": [
-        "train/test_training.py::test_an_interrupted_run_resumes_to_the_same_bits",
-        "train/test_training.py::test_averages_are_evaluated_and_saved_and_resume_to_the_same_bits",
-        "train/test_training.py::test_a_plateau_lowers_and_resumes_to_the_same_bits",
+        "train/test_resume.py::test_an_interrupted_run_resumes_to_the_same_bits",
+        "train/test_resume.py::test_averages_are_evaluated_and_saved_and_resume_to_the_same_bits",
+        "train/test_resume.py::test_a_plateau_lowers_and_resumes_to_the_same_bits",
         "train/test_all_together.py::test_all_together_resumes_to_the_same_bits",
         "train/test_durable.py::test_kills_change_nothing",
     ],
@@ -109,7 +109,7 @@ ROWS: dict[str, list[str]] = {
     "Ctrl-C saves nothing": [
         "cli/test_cli.py::test_a_signal_saves_and_sets_the_exit_code",
         "train/test_durable.py::test_the_first_signal_saves_and_the_second_ends_at_once",
-        "train/test_training.py::test_an_interrupted_run_says_how_to_go_on",
+        "train/test_resume.py::test_an_interrupted_run_says_how_to_go_on",
     ],
     "there is no dry run": [
         "cli/test_trying_out.py::test_a_dry_run_does_all_but_train_and_writes_nothing",

@@ -14,6 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)
     for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         assert link.startswith("http") or (page.parent / link).exists(), link
+
+
+def test_the_architecture_names_every_room_and_every_file_of_compiled_kernels() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    for folder, heading in (("layernet", "## The rooms"), ("layernet/backend/compiled", "## Compiled kernels")):
+        rows = re.findall(r"^\|(.*)\|$", page.partition(f"{heading}\n")[2].partition("\n## ")[0], re.M)
+        patterns = re.findall(r"`([\w*.]+/?)`", "".join(rows))
+        found = [path.name + "/" * path.is_dir() for path in (ROOT / folder).glob("[!_]*") if path.name != "py.typed"]
+        assert [name for name in found if not any(fnmatch(name, pattern) for pattern in patterns)] == []
 
 
 def test_the_guide_names_every_rule_of_the_contract() -> None:

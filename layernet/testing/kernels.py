@@ -27,8 +27,15 @@ _TOLERANCE = 1e-4
 
 
 def check_kernels(device: Device) -> dict[str, str]:
-    """What each family of the device's kernels does: `ok`, or `WRONG` with what was found."""
-    return {name: _verdict(device, name) for name in FAMILIES}
+    """What each family of the device's kernels does: `ok`, or `WRONG` with what was found.
+
+    One thread does it, but for ALL_THREADS: on a busy machine every launch of several waits for each one's turn.
+    """
+    found = {}
+    for name in FAMILIES:
+        with device.limited(None if name == ALL_THREADS else 1):
+            found[name] = _verdict(device, name)
+    return found
 
 
 def _verdict(device: Device, name: str) -> str:
@@ -145,6 +152,9 @@ def _same(size: int) -> Window:
 
 _HALF = Window((3, 3), (2, 2))
 
+ALL_THREADS = "convolution on all threads"
+"""The family that tries how work is shared out."""
+
 FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
     "convolution": _all(
         _pair("conv2d_relu", (2, 9, 7, 3), (21, 3, 3, 3), (21,), also=[_HALF]),  # of few places: through columns
@@ -204,6 +214,9 @@ FAMILIES: dict[str, Callable[[Any, Numbers], Results]] = {
     "sums": _sums,
     "updates": _updates,
     "random numbers": _random,
+    ALL_THREADS: _pair(
+        "conv2d", (16, 16, 16, 32), (32, 3, 3, 32), (32,), also=[_same(3)]
+    ),  # enough for nine of numpy's
 }
 """One run of each: what it computes from these numbers."""
 

@@ -78,7 +78,7 @@ def test_float32_stays_float32_and_close(kernels, case):
     )
     for mine, theirs in zip(got, expected, strict=True):
         assert mine.dtype == np.float32
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=3e-5)
+        np.testing.assert_allclose(mine, theirs, rtol=3e-6, atol=1e-5)  # worst: a quarter of it
 
 
 @pytest.mark.parametrize("kernels", KERNELS.values(), ids=KERNELS)

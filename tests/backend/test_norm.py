@@ -67,7 +67,7 @@ def test_float32_statistics_far_from_zero(ops):
     exact = x.astype("float64")
     y, mean, var, _ = ops.batch_norm(x, None, None, 0.0)
     np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=3e-6 if ops is REFERENCE else 3e-7)
-    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=2e-5)  # found: 2.8e-6
     assert abs(y.mean()) < 1e-3
     assert y.dtype == mean.dtype == var.dtype == np.float32
 

@@ -146,7 +146,7 @@ def test_sums_over_blocks_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPat
         sums.append(NumpyOps().channel_sum(a))
     np.testing.assert_array_equal(sums[0], sums[1])
     np.testing.assert_array_equal(sums[0], sums[2])
-    np.testing.assert_allclose(sums[0], a.astype(np.float64).sum(axis=0), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(sums[0], a.astype(np.float64).sum(axis=0), rtol=0, atol=2e-4)  # found: 4e-5
 
 
 def test_passes_cover_every_row_once() -> None:
@@ -211,7 +211,8 @@ def test_bit_equal_at_one_count_and_within_rounding_at_others(monkeypatch: pytes
     for first, *others in zip(*results, strict=True):
         np.testing.assert_array_equal(first, others[0])
         for other in others[1:]:
-            np.testing.assert_allclose(first, other, rtol=1e-3, atol=1e-4 * abs(first).max())
+            # sums in another order: found, a third of it
+            np.testing.assert_allclose(first, other, rtol=1e-4, atol=1e-5 * abs(first).max())
 
 
 @pytest.mark.usefixtures("three")

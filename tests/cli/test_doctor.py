@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from layernet.backend import compiled
-from layernet.backend.device import Device, host
+from layernet.backend import compiled, numpy_threads
+from layernet.backend.device import Device, get_device, host
 from layernet.backend.numpy_ops import NumpyOps
+from layernet.backend.numpy_threads import Workers
 from layernet.cli.main import main
 from layernet.report.doctor import EXTRAS, as_text, examine
-from layernet.testing.kernels import FAMILIES, check_kernels
+from layernet.testing.kernels import ALL_THREADS, FAMILIES, check_kernels
 from tests.fakecupy.device import fake_device
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +140,7 @@ def test_a_wrong_kernel_is_found_and_the_others_are_looked_at() -> None:
         "dilated",
         "sums",
         "updates",
+        ALL_THREADS,
     ]
     assert wrong["sums"] == "WRONG: differs by inf of its scale"
     assert wrong["updates"] == "WRONG: OSError: no such function"
@@ -147,6 +149,30 @@ def test_a_wrong_kernel_is_found_and_the_others_are_looked_at() -> None:
 @pytest.mark.parametrize("device", [host, fake_device])
 def test_other_kernels_pass(device: Callable[[], Device]) -> None:
     assert check_kernels(device()) == dict.fromkeys(FAMILIES, "ok")
+
+
+def the_last_share_is_left_out(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kernels == "numpy":
+        split = Workers.split
+
+        def all_but_one(self: Workers, n: int, shares: int, task: Any) -> list[Any]:
+            return split(self, n, shares, lambda part: task(part) if part.stop < n or shares == 1 else task(slice(0)))
+
+        monkeypatch.setattr(Workers, "split", all_but_one)
+        monkeypatch.setattr(numpy_threads, "blas", lambda: (3, ""))
+    else:
+        launch = pytest.importorskip("layernet.backend.compiled.launch")
+        run = launch._runner()
+        monkeypatch.setattr(launch, "_runner", lambda: lambda packed, tasks: run(packed, tasks - 1))
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+def test_work_that_is_shared_out_wrongly_is_found(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kernels == "numba" and compiled.problem() is not None:
+        pytest.skip(str(compiled.problem()))
+    the_last_share_is_left_out(kernels, monkeypatch)
+    verdicts = check_kernels(get_device("cpu", kernels))
+    assert [name for name, verdict in verdicts.items() if verdict != "ok"] == [ALL_THREADS]
 
 
 EVERY = """

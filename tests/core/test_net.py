@@ -13,7 +13,7 @@ from layernet.core import init
 from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.core.param import Const, Param
-from layernet.core.sequential import Ref, Sequential
+from layernet.core.sequential import Sequential
 from layernet.errors import CheckpointError, ContractError, ShapeError, UsageError
 from layernet.layers.activation import ReLU
 from layernet.layers.linear import Linear
@@ -342,70 +342,6 @@ def test_two_outputs_of_one_name_are_an_error():
         Net([Side(), Side()], (4,)).bind("cpu", "float64").forward(X)
     with pytest.raises(ContractError, match="'output'"):
         Net([Side("output")], (4,)).bind("cpu", "float64").forward(X)
-
-
-# tied layers
-
-
-def test_a_tied_layer_shares_values_and_its_gradients_add():
-    net = Net([Scale(2.0).named("a"), ReLU(), Ref("a").named("b")], (4,)).bind("cpu", "float64")
-    assert list(net.params()) == ["a.weight"]
-    assert net.layers[2].weight is net.layers[0].weight
-    assert net.layers[2].path == "b"
-    weight = net.params()["a.weight"]
-    tape = net.forward(X, training=True)
-    np.testing.assert_allclose(tape.output, 4 * np.maximum(X, 0))
-    net.backward(tape, np.ones_like(X))
-    np.testing.assert_allclose(weight.grad, (2 * 2 * np.maximum(X, 0)).sum(axis=0))
-
-
-def test_a_tied_composite_and_a_tied_block_share_all_within():
-    body = Sequential([Linear(4), ReLU(), Linear(4)]).named("body")
-    net = Net([body, Ref("body"), Ref("body.linear_2")], (4,)).bind("cpu", "float64")
-    assert len(net.params()) == 4
-    assert net.layers[1].layers[2].weight is body.layers[2].weight
-    assert net.layers[2].weight is body.layers[2].weight
-
-
-def test_a_tied_composite_may_hold_a_tied_layer():
-    net = Net([Linear(4).named("a"), Sequential([ReLU(), Ref("a")]).named("s"), Ref("s")], (4,)).bind("cpu", "float64")
-    assert list(net.params()) == ["a.weight", "a.bias"]
-    weight = net.params()["a.weight"].data
-    expected = X
-    for active in (False, True, True):
-        expected = (np.maximum(expected, 0) if active else expected) @ weight.T
-    np.testing.assert_allclose(net.predict(X), expected, rtol=1e-12)
-
-
-def test_a_tied_composite_may_stand_before_what_it_is_tied_to():
-    layers = [Ref("s"), Linear(4).named("a"), Sequential([ReLU(), Ref("a")]).named("s")]
-    net = Net(layers, (4,)).bind("cpu", "float64")
-    assert len(net.params()) == 2
-    assert net.layers[0].layers[1].weight is net.layers[1].weight is net.layers[2].layers[1].weight
-
-
-def test_a_tied_layer_may_stand_in_a_tuple():
-    class Pair(Sequential):
-        def __init__(self, layers: list[Layer]):
-            self.layers = tuple(layers)
-
-    net = Net([Linear(4).named("a"), Pair([ReLU(), Ref("a")])], (4,)).bind("cpu", "float64")
-    assert list(net.params()) == ["a.weight", "a.bias"]
-    assert net.layers[1].layers[1].weight is net.layers[0].weight
-
-
-def test_a_layer_cannot_hold_itself():
-    with pytest.raises(ShapeError, match="would hold itself"):
-        Net([Sequential([ReLU(), Ref("s")]).named("s")], (4,))
-    with pytest.raises(ShapeError, match="would hold itself"):
-        Net([Sequential([Ref("t")]).named("s"), Sequential([Ref("s")]).named("t")], (4,))
-
-
-def test_a_tie_to_nothing_or_to_another_shape_is_an_error():
-    with pytest.raises(ShapeError, match="no layer called 'b'; known: a"):
-        Net([Linear(4).named("a"), Ref("b")], (4,))
-    with pytest.raises(ShapeError, match="shares weight"):
-        Net([Linear(3).named("a"), Ref("a")], (4,))
 
 
 def test_one_layer_called_twice_adds_both_gradients():

@@ -8,10 +8,8 @@ import weakref
 import numpy as np
 import pytest
 
-from layernet.core import init
 from layernet.core.layer import Layer
 from layernet.core.net import Net
-from layernet.core.param import Buffer, Param
 from layernet.core.sequential import Sequential
 from layernet.errors import ContractError, UsageError
 from layernet.layers.activation import ReLU
@@ -270,81 +268,6 @@ def test_layers_without_parameters_below_the_first_trained_one_are_not_gone_back
     assert scale.calls == ["forward", "backward without input"]
 
 
-# freezing
-
-
-def test_a_frozen_prefix_costs_no_backward():
-    layers = [Scale().named(name) for name in "abcd"]
-    net = net_of(*layers)
-    net.freeze("a.*")
-    net.freeze("b.weight")
-    net.backward(net.forward(X, training=True), X)
-    assert [layer.calls[1:] for layer in layers] == [[], [], ["backward without input"], ["backward"]]
-    assert not net.params()["a.weight"].grad.any()
-    assert net.params()["c.weight"].grad.any()
-    net.freeze("*", frozen=False)
-    net.zero_grad()
-    net.backward(net.forward(X, training=True), X)
-    assert net.params()["a.weight"].grad.any()
-
-
-def test_a_frozen_layer_above_a_trained_one_passes_the_gradient_on():
-    below, frozen = Scale(3.0).named("below"), Scale(5.0).named("frozen")
-    net = net_of(below, frozen)
-    net.freeze("frozen.*")
-    net.backward(net.forward(X), np.ones_like(X))
-    np.testing.assert_allclose(net.params()["below.weight"].grad, (5 * X).sum(axis=0))
-    assert not net.params()["frozen.weight"].grad.any()
-
-
-def test_a_wholly_frozen_net_has_no_backward_work():
-    layer = Scale()
-    net = net_of(layer)
-    net.freeze("*")
-    assert net.backward(net.forward(X, training=True), X) is None
-    assert layer.calls == ["forward"]
-
-
-def test_freezing_what_is_not_there_is_an_error():
-    with pytest.raises(UsageError, match="no parameter matches 'lin'"):
-        net_of(Linear(3)).freeze("lin")
-
-
-class Normish(Layer):
-    """A gain, and a running mean."""
-
-    def build(self, in_shape):
-        self.weight = Param(in_shape, init.constant(1.0))
-        self.bias = Param(in_shape, init.constant(0.0))
-        self.mean = Buffer(in_shape, init.constant(0.0))
-        return in_shape
-
-    def forward(self, x, ctx):
-        ctx.save(x, ctx.needs_update(self.mean))
-        ctx.update_buffer(self.mean, x.mean(axis=0), 0.5)
-        return x * self.weight.data + self.bias.data
-
-    def backward(self, dy, ctx):
-        x, _ = ctx.saved
-        ctx.add_grads((self.weight, (dy * x).sum(axis=0)), (self.bias, None))
-        return dy * self.weight.data
-
-
-def test_statistics_of_a_frozen_layer_stay():
-    net = net_of(Normish().named("norm"), Linear(4))
-    mean = net.buffers()["norm.mean"].data
-    net.freeze("norm.weight")
-    net.backward(net.forward(X, training=True), X)
-    assert mean.any()  # its bias is still trained
-    before = mean.copy()
-    net.freeze("norm.*")
-    net.backward(net.forward(X, training=True), X)
-    assert (mean == before).all()
-    net.freeze("norm.*", frozen=False)
-    net.backward(net.forward(X, training=True), X)
-    assert (mean != before).all()
-
-
 # running statistics
 
 
@@ -457,86 +380,6 @@ def test_steps_are_counted_by_the_net_when_nobody_says():
     net.forward(zeros)
     assert net.passes == 2
     assert (net.forward(zeros, step=0).output == first).all()
-
-
-# broken contracts
-
-
-def returning(y=None, dx=None):
-    class Returns(Layer):
-        def forward(self, x, ctx):
-            ctx.save(None)
-            return x if y is None else y
-
-        def backward(self, dy, ctx):
-            return dx
-
-    return Returns().named("bad")
-
-
-@pytest.mark.parametrize(
-    ("y", "words"),
-    [
-        (np.zeros((5, 3)), r"float64 of shape \(5, 3\), expected float64 of shape \(5, 4\)"),
-        (np.zeros((4, 4)), r"shape \(4, 4\)"),
-        (np.zeros((5, 4), "float32"), "float32"),
-    ],
-)
-def test_a_wrong_output_is_named(y, words):
-    with pytest.raises(ContractError, match=rf"bad \(Returns\): forward returned .*{words}"):
-        net_of(returning(y)).forward(X)
-
-
-def test_an_output_that_was_not_returned_is_named():
-    class Silent(Layer):
-        def forward(self, x, ctx):
-            ctx.save(x)
-
-    with pytest.raises(ContractError, match=r"silent_1 \(Silent\): forward returned None, expected float64"):
-        net_of(Silent()).forward(X)
-
-
-@pytest.mark.parametrize("shape", [None, 4])
-def test_a_build_that_returns_no_shape_is_named(shape):
-    class Shapeless(Layer):
-        def build(self, in_shape):
-            return shape
-
-    with pytest.raises(ContractError, match=rf"a Shapeless layer: build returned {shape}; .*output shape"):
-        Net([Shapeless()], (4,))
-
-
-@pytest.mark.parametrize(
-    ("dx", "words"),
-    [
-        (None, "None"),
-        (np.zeros((5, 3)), r"float64 of shape \(5, 3\)"),
-        (np.zeros((5, 4), "float32"), "float32 of shape"),
-    ],
-)
-def test_a_wrong_input_gradient_is_named(dx, words):
-    net = net_of(Linear(4), returning(dx=dx))
-    with pytest.raises(ContractError, match=rf"bad \(Returns\): backward returned {words}"):
-        net.backward(net.forward(X), X)
-
-
-def test_a_wrong_gradient_of_the_output_is_named():
-    net = net_of(Linear(4))
-    with pytest.raises(ContractError, match=r"gradient of its output has shape \(5, 3\), expected \(5, 4\)"):
-        net.backward(net.forward(X), X[:, :3])
-
-
-def test_a_wrong_parameter_gradient_is_named():
-    class Wrong(Scale):
-        def backward(self, dy, ctx):
-            ctx.add_grad(self.weight, np.zeros((2, 4)))
-            return dy
-
-    net = net_of(Wrong().named("bad"))
-    with pytest.raises(
-        ContractError, match=r"bad \(Wrong\): the gradient of Param bad.weight \(4,\) has shape \(2, 4\); .*sum_to"
-    ):
-        net.backward(net.forward(X), X)
 
 
 def test_arrays_from_the_context_have_the_nets_type():

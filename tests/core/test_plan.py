@@ -33,7 +33,7 @@ from layernet.train.checkpoint import load as load_checkpoint
 from layernet.train.experiment import Experiment
 from layernet.train.rundir import RunDirectory
 from tests.test_configs import CONFIGS, TOO_LARGE
-from tests.train.test_training import CONFIG, InterruptAt, callback, quiet
+from tests.train.small import CONFIG, InterruptAt, callback, quiet
 
 CPU = get_device("cpu")
 

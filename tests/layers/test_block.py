@@ -6,7 +6,7 @@ from layernet.core.summary import count_flops
 from layernet.errors import ShapeError
 from layernet.layers.activation import Sigmoid, Tanh
 from layernet.layers.block import Bottleneck, DenseBlock, InceptionBlock
-from layernet.layers.composite import Maximum, Multiply
+from layernet.layers.composite import BasicBlock, Maximum, Multiply
 from layernet.layers.linear import Linear
 from tests.layers.one_layer import check_gradients, close, net_of, numbers, run
 
@@ -144,3 +144,53 @@ def test_bad_arguments():
         DenseBlock(1, 0)
     with pytest.raises(ValueError, match="ties"):
         Maximum([[]], ties="some")
+
+
+def test_basic_block_paths_and_shapes():
+    net = Net([BasicBlock(6, stride=2).named("stage2.0"), BasicBlock(6).named("stage2.1")], (5, 4, 3))
+    assert net.output_shape == (3, 2, 6)
+    weights = [path for path in net.params() if path.endswith(".weight")]
+    first = ["conv1", "bn1", "conv2", "bn2", "downsample", "downsample_bn"]
+    assert weights == [f"stage2.0.{name}.weight" for name in first] + [f"stage2.1.{name}.weight" for name in first[:4]]
+    assert not any(path.endswith("conv1.bias") for path in net.params())
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(2, 1), (3, 1), (2, 2)])
+def test_basic_block_gradients(channels, stride):
+    x = numbers((3, 4, 3, 2))
+    check_gradients(net_of(BasicBlock(channels, stride), x), x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(4, 1), (6, 1), (4, 2)])
+def test_basic_block_like_torch(channels, stride):
+    torch = pytest.importorskip("torch")
+    F = torch.nn.functional
+    x = numbers((3, 7, 5, 4))
+    net = net_of(BasicBlock(channels, stride).named("b"), x)
+    found = run(net, x)
+    leaves = {path: torch.tensor(p.data.copy(), requires_grad=True) for path, p in net.params().items()}
+    tx = torch.tensor(x, requires_grad=True)
+
+    def conv(h, name, **arguments):
+        return F.conv2d(h, leaves[f"b.{name}.weight"].permute(0, 3, 1, 2), **arguments)
+
+    def norm(h, name):
+        return F.batch_norm(h, None, None, leaves[f"b.{name}.weight"], leaves[f"b.{name}.bias"], training=True)
+
+    h = tx.permute(0, 3, 1, 2)
+    y = F.relu(norm(conv(h, "conv1", stride=stride, padding=1), "bn1"))
+    y = norm(conv(y, "conv2", padding=1), "bn2")
+    y = F.relu(
+        y + (norm(conv(h, "downsample", stride=stride), "downsample_bn") if "b.downsample.weight" in leaves else h)
+    )
+    y = y.permute(0, 2, 3, 1)
+    y.backward(torch.tensor(numbers(found.y.shape, 7)))
+    close(found.y, y.detach().numpy(), 1e-12)
+    close(found.dx, tx.grad.numpy(), 1e-11)
+    for path, gradient in found.grads.items():
+        close(gradient, leaves[path].grad.numpy(), 1e-11)
+
+
+def test_basic_block_arguments():
+    with pytest.raises(ValueError, match="at least 1, got 0 and 1"):
+        BasicBlock(0)

@@ -4,42 +4,22 @@ import weakref
 import numpy as np
 import pytest
 
-from layernet.core.layer import Layer
 from layernet.core.net import Net
 from layernet.core.sequential import Ref, Sequential
 from layernet.core.summary import summarize
 from layernet.errors import ContractError, ShapeError
 from layernet.layers.activation import ReLU, Tanh
-from layernet.layers.composite import Add, AuxiliaryHead, BasicBlock, Block, Concat, Recompute, Residual
+from layernet.layers.composite import Add, AuxiliaryHead, Block, Concat, Recompute, Residual
 from layernet.layers.dropout import Dropout
 from layernet.layers.linear import Linear
 from layernet.layers.norm import BatchNorm
 from layernet.layers.shape import Flatten
-from tests.layers.one_layer import check_gradients, close, net_of, numbers, run
+from tests.core.toys import Twice
+from tests.layers.one_layer import check_gradients, net_of, numbers, run
 
 
 def paths(layers, shape=(4,)):
     return [path.removesuffix(".weight") for path in Net(layers, shape).params() if path.endswith("weight")]
-
-
-class Twice(Layer):
-    """A user's composite that calls one child twice."""
-
-    def __init__(self, child: Layer) -> None:
-        self.child = child
-
-    def build(self, in_shape):
-        return self.child.connect(in_shape)
-
-    def forward(self, x, ctx):
-        y, first = ctx.call(self.child, x)
-        z, second = ctx.call(self.child, y)
-        ctx.save(first, second)
-        return z
-
-    def backward(self, dy, ctx):
-        first, second = ctx.saved
-        return ctx.backward(first, ctx.backward(second, dy))
 
 
 class Bottleneck(Block):
@@ -158,7 +138,7 @@ def test_branches_and_blocks_have_levels():
         "bottleneck_1.down",
         "bottleneck_1.up",
     ]
-    assert paths([Twice(Linear(4)), Twice(Linear(4)).named("b")]) == ["twice_1.child", "b.child"]
+    assert paths([Twice(Linear(4)), Twice(Linear(4)).named("b")]) == ["twice_1.body", "b.body"]
     assert paths([AuxiliaryHead("aux", [Linear(4)])]) == ["aux.linear_1"]
 
 
@@ -272,101 +252,6 @@ def test_recompute_in_evaluation_is_its_body():
     np.testing.assert_array_equal(net_of(Recompute(noisy()), x).predict(x), net_of(noisy(), x).predict(x))
 
 
-# AuxiliaryHead
-
-
-def test_a_tied_head_needs_a_name_for_its_output():
-    def net(ref):
-        return Net([AuxiliaryHead("aux", [Linear(2)]), ref], (4,))
-
-    with pytest.raises(ShapeError, match="Ref to an AuxiliaryHead needs a name"):
-        net(Ref("aux"))
-    tape = net(Ref("aux").named("aux2")).bind("cpu", "float64").forward(numbers((3, 4)))
-    assert (tape.outputs["aux2"] == tape.outputs["aux"]).all()
-
-
-def aux_net(x):
-    head = AuxiliaryHead("aux", [Linear(3).named("fc"), Tanh()])
-    return net_of([Linear(4).named("stem"), Tanh(), head, Linear(2).named("head")], x)
-
-
-@pytest.mark.parametrize("looked_at", [("output",), ("aux",), ("output", "aux")])
-def test_auxiliary_gradients(looked_at):
-    x = numbers((5, 4))
-    net = aux_net(x)
-    dys = {name: numbers((5, width), 9) for name, width in (("output", 2), ("aux", 3)) if name in looked_at}
-    found = run(net, x, dys)
-
-    def value():
-        outputs = net.forward(x, training=True, step=0, recording=False).outputs
-        return float(sum((outputs[name] * dy).sum() for name, dy in dys.items()))
-
-    h = 1e-5
-    for path, param in net.params().items():
-        numeric = np.zeros(param.shape)
-        for index in np.ndindex(param.shape):
-            before = param.data[index]
-            param.data[index] = before + h
-            above = value()
-            param.data[index] = before - h
-            numeric[index] = (above - value()) / (2 * h)
-            param.data[index] = before
-        close(found.grads[path], numeric, 1e-7)
-    assert found.grads["aux.fc.weight"].any() == ("aux" in looked_at)
-    assert found.grads["head.weight"].any() == ("output" in looked_at)
-
-
-def test_the_main_line_passes_unchanged():
-    x = numbers((5, 4))
-    net = aux_net(x)
-    tape = net.forward(x)
-    assert tape.outputs["aux"].shape == (5, 3)
-    w = net.state_dict()
-    stem = np.tanh(x @ w["stem.weight"].T + w["stem.bias"])
-    np.testing.assert_allclose(tape.outputs["aux"], np.tanh(stem @ w["aux.fc.weight"].T + w["aux.fc.bias"]))
-    np.testing.assert_allclose(tape.output, stem @ w["head.weight"].T + w["head.bias"])
-
-
-def test_a_head_that_alone_is_trained():
-    x = numbers((5, 4))
-    net = aux_net(x)
-    net.freeze("stem.*")
-    net.freeze("head.*")
-    net.backward(net.forward(x, training=True), {"aux": numbers((5, 3))})
-    assert net.params()["aux.fc.weight"].grad.any()
-
-
-def test_an_auxiliary_head_in_recompute():
-    x = numbers((5, 4))
-    dys = {"output": numbers((5, 2), 1), "aux": numbers((5, 3), 2)}
-
-    def make(wrap):
-        head = AuxiliaryHead("aux", [Linear(3), BatchNorm(), Dropout(0.3)])
-        return net_of([wrap([Linear(4), Tanh(), head]), Linear(2)], x)
-
-    plain, again = run(make(Sequential), x, dys), run(make(Recompute), x, dys)
-    for path, gradient in plain.grads.items():
-        np.testing.assert_array_equal(gradient, again.grads[path])
-
-
-def test_an_output_emitted_twice_is_an_error():
-    x = numbers((5, 4))
-    net = net_of(Twice(AuxiliaryHead("aux", [Linear(2)])), x)
-    with pytest.raises(
-        ContractError, match=r"layer twice_1\.child \(AuxiliaryHead\).*already has an output called 'aux'"
-    ):
-        net.forward(x)
-
-
-def test_output_is_a_reserved_name():
-    with pytest.raises(ValueError, match="'output' is that of the net's own output"):
-        AuxiliaryHead("output", [])
-
-
-def test_a_cloned_head_keeps_its_name():
-    assert AuxiliaryHead("aux", [Linear(2)]).clone().name == "aux"
-
-
 # errors
 
 
@@ -420,56 +305,3 @@ def test_a_second_backward_is_an_error(layer):
         net.backward(tape, numbers(tape.output.shape))
     with pytest.raises(ContractError, match=rf"layer {layer.path} \({type(layer).__name__}\) has nothing saved"):
         layer.backward(numbers(tape.output.shape), inner)
-
-
-# BasicBlock
-
-
-def test_basic_block_paths_and_shapes():
-    net = Net([BasicBlock(6, stride=2).named("stage2.0"), BasicBlock(6).named("stage2.1")], (5, 4, 3))
-    assert net.output_shape == (3, 2, 6)
-    weights = [path for path in net.params() if path.endswith(".weight")]
-    first = ["conv1", "bn1", "conv2", "bn2", "downsample", "downsample_bn"]
-    assert weights == [f"stage2.0.{name}.weight" for name in first] + [f"stage2.1.{name}.weight" for name in first[:4]]
-    assert not any(path.endswith("conv1.bias") for path in net.params())
-
-
-@pytest.mark.parametrize(("channels", "stride"), [(2, 1), (3, 1), (2, 2)])
-def test_basic_block_gradients(channels, stride):
-    x = numbers((3, 4, 3, 2))
-    check_gradients(net_of(BasicBlock(channels, stride), x), x, rtol=1e-6)
-
-
-@pytest.mark.parametrize(("channels", "stride"), [(4, 1), (6, 1), (4, 2)])
-def test_basic_block_like_torch(channels, stride):
-    torch = pytest.importorskip("torch")
-    F = torch.nn.functional
-    x = numbers((3, 7, 5, 4))
-    net = net_of(BasicBlock(channels, stride).named("b"), x)
-    found = run(net, x)
-    leaves = {path: torch.tensor(p.data.copy(), requires_grad=True) for path, p in net.params().items()}
-    tx = torch.tensor(x, requires_grad=True)
-
-    def conv(h, name, **arguments):
-        return F.conv2d(h, leaves[f"b.{name}.weight"].permute(0, 3, 1, 2), **arguments)
-
-    def norm(h, name):
-        return F.batch_norm(h, None, None, leaves[f"b.{name}.weight"], leaves[f"b.{name}.bias"], training=True)
-
-    h = tx.permute(0, 3, 1, 2)
-    y = F.relu(norm(conv(h, "conv1", stride=stride, padding=1), "bn1"))
-    y = norm(conv(y, "conv2", padding=1), "bn2")
-    y = F.relu(
-        y + (norm(conv(h, "downsample", stride=stride), "downsample_bn") if "b.downsample.weight" in leaves else h)
-    )
-    y = y.permute(0, 2, 3, 1)
-    y.backward(torch.tensor(numbers(found.y.shape, 7)))
-    close(found.y, y.detach().numpy(), 1e-12)
-    close(found.dx, tx.grad.numpy(), 1e-11)
-    for path, gradient in found.grads.items():
-        close(gradient, leaves[path].grad.numpy(), 1e-11)
-
-
-def test_basic_block_arguments():
-    with pytest.raises(ValueError, match="at least 1, got 0 and 1"):
-        BasicBlock(0)

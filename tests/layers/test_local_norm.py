@@ -99,8 +99,8 @@ def test_finite_for_large_and_small_numbers(make, size):
 def test_float32_agrees_with_float64(make):
     x = (numbers((2, 9, 9, 6)) * 20).astype("float32")
     single, double = run(net_of(make(), x), x), run(net_of(make(), x.astype("float64")), x.astype("float64"))
-    np.testing.assert_allclose(single.y, double.y, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(single.dx, double.dx, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(single.y, double.y, rtol=1e-6, atol=1e-6)  # found: a quarter of it
+    np.testing.assert_allclose(single.dx, double.dx, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def test_float32_agrees_with_float64(name):
     x = numbers((16, 34), dtype="float32") * 4
     single, double = (run(net_of(LAYERS[name](), v), v) for v in (x, x.astype("float64")))
     assert single.y.dtype == single.dx.dtype == np.float32
-    tolerance = 2e-6 * max(1, abs(double.y).max())
-    np.testing.assert_allclose(single.y, double.y, rtol=2e-6, atol=tolerance)
-    np.testing.assert_allclose(single.dx, double.dx, rtol=1e-5, atol=5 * tolerance)
+    tolerance = 5e-7 * max(1, abs(double.y).max())  # found: an eighth of it, of dx a sixth
+    np.testing.assert_allclose(single.y, double.y, rtol=5e-7, atol=tolerance)
+    np.testing.assert_allclose(single.dx, double.dx, rtol=1e-6, atol=2 * tolerance)
 
 
 KINKS = [

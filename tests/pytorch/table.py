@@ -41,7 +41,7 @@ NO_COUNTERPART = {
     "Bottleneck": "torchvision's; tests/layers/test_block.py builds it of torch.nn.functional",
     "InceptionBlock": "torchvision's; tests/layers/test_block.py builds it of torch.nn.functional",
     "DenseBlock": "torchvision's; tests/layers/test_block.py builds it of torch.nn.functional",
-    "BasicBlock": "torchvision's, not torch's; tests/layers/test_composite.py builds it of torch.nn.functional",
+    "BasicBlock": "torchvision's, not torch's; tests/layers/test_block.py builds it of torch.nn.functional",
 }
 """What PyTorch does not have, and why."""
 

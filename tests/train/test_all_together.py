@@ -13,8 +13,8 @@ from layernet.errors import Interrupted
 from layernet.train import checkpoint
 from layernet.train.callbacks import Callback
 from layernet.train.experiment import Experiment
+from tests.train.small import CONFIG, assert_same_end, callback, quiet
 from tests.train.test_callbacks import COUNTING, Crash, InterruptAt
-from tests.train.test_training import CONFIG, assert_same_end, callback, quiet
 
 STEPS = (
     40  # 160 examples in micro-batches of 6, 4 of them in an update: 7 updates an epoch, the last of 3 micro-batches

@@ -97,16 +97,17 @@ def test_nan_goes_through_a_dilated_convolution(channels, stride):
 
 
 def test_one_pixel_under_a_dilated_window():
+    """The bounds are seven to nine times what is found: units in the last place of numbers up to 60."""
     window = Window((3, 3), (1, 1), ((4, 4), (4, 4)), (4, 4))
     rng = np.random.default_rng(0)
     x, weight = (rng.standard_normal(s).astype(np.float32) for s in ((1, 1, 1, 19), (7, 3, 3, 19)))
     y, res = COMPILED.conv2d(x, weight, None, window)
-    np.testing.assert_allclose(y[0, 0, 0], weight[:, 1, 1] @ x[0, 0, 0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(y[0, 0, 0], weight[:, 1, 1] @ x[0, 0, 0], rtol=0, atol=2e-6)
     dx, dw, _ = COMPILED.conv2d_backward(y, res)
-    np.testing.assert_allclose(dx[0, 0, 0], y[0, 0, 0] @ weight[:, 1, 1], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(dx[0, 0, 0], y[0, 0, 0] @ weight[:, 1, 1], rtol=0, atol=2e-5)
     wanted = np.zeros_like(weight)
     wanted[:, 1, 1] = np.outer(y[0, 0, 0], x[0, 0, 0])
-    np.testing.assert_allclose(dw, wanted, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(dw, wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dilation", [1, 2])

@@ -40,10 +40,10 @@ def test_as_the_reference(count, places, groups, width, scaled, shifted, mean, s
     exact, exact_means, exact_variances, exact_res = REFERENCE.group_norm(
         x.astype(np.float64), groups, weight, bias, 1e-2
     )
-    # the mean's rounding, over the least deviation
-    atol = 3e-5 if mean == 0 else 3e-3
-    np.testing.assert_allclose(means, exact_means, rtol=2e-6, atol=2e-6)
-    np.testing.assert_allclose(variances, exact_variances, rtol=1e-5, atol=atol)
+    # the mean's rounding, over the least deviation; worst of 3300 draws: 1.6e-6 and 8e-5, of gradients 2e-5 and 6e-4
+    atol = 1e-5 if mean == 0 else 5e-4
+    np.testing.assert_allclose(means, exact_means, rtol=5e-7, atol=5e-7)  # worst: a third of it
+    np.testing.assert_allclose(variances, exact_variances, rtol=2e-6, atol=1e-6)  # worst: a fifth, whatever the mean
     np.testing.assert_allclose(y, exact, rtol=0, atol=atol)
     exact_parts = REFERENCE.group_norm_backward(dy.astype(np.float64), exact_res)
     for part, wanted in zip(COMPILED.group_norm_backward(dy, res), exact_parts, strict=True):
@@ -56,7 +56,7 @@ def test_one_large_number_among_small_ones():
     x[:, 1:] *= 1e-6
     y, *_ = COMPILED.group_norm(x, 2, None, None, 1e-12)
     exact, *_ = REFERENCE.group_norm(x.astype(np.float64), 2, None, None, 1e-12)
-    np.testing.assert_allclose(y, exact, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(y, exact, rtol=0, atol=5e-6)  # found: 8e-7
 
 
 @pytest.mark.parametrize("size", [1e18, 1e19])
@@ -66,7 +66,7 @@ def test_squares_beyond_float32_are_the_references(size):
     with np.errstate(over="ignore"):
         exact, _, _, exact_res = REFERENCE.group_norm(x.astype(np.float64), 1, None, None, 1e-5)
     if size == 1e18:
-        np.testing.assert_allclose(y, exact, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(y, exact, rtol=0, atol=5e-6)  # found: 6e-7
         dx = COMPILED.group_norm_backward(np.sign(x), res)[0]
         exact_dx = REFERENCE.group_norm_backward(np.sign(x).astype(np.float64), exact_res)[0]
-        np.testing.assert_allclose(dx, exact_dx, rtol=0, atol=1e-4 * abs(exact_dx).max())
+        np.testing.assert_allclose(dx, exact_dx, rtol=0, atol=4e-5 * abs(exact_dx).max())  # found: 6e-6

@@ -36,7 +36,7 @@ def test_cross_entropy(rows, classes, seed, ignore_index, weighted, smoothing):
     (losses, counts), res = COMPILED.cross_entropy(z, labels, **options)
     (exact, exact_counts), exact_res = REFERENCE.cross_entropy(z.astype(np.float64), labels, **options)
     assert isinstance(res, _Known)
-    np.testing.assert_allclose(losses, exact, rtol=3e-6, atol=1e-5)
+    np.testing.assert_allclose(losses, exact, rtol=1e-6, atol=2e-6)  # worst of 1200 draws: a quarter of it
     np.testing.assert_array_equal(counts, exact_counts)
     exact = REFERENCE.cross_entropy_backward(exact_res)
     np.testing.assert_allclose(COMPILED.cross_entropy_backward(res), exact, rtol=0, atol=2e-6)
@@ -63,9 +63,9 @@ def test_soft_cross_entropy(rows, classes, seed, weighted, smoothing):
     exact, exact_res = REFERENCE.soft_cross_entropy(z.astype(np.float64), q.astype(np.float64), **options)
     assert isinstance(res, _Known)
     scale = 1 + q.sum(axis=1, dtype=np.float64)
-    assert (abs(losses - exact) <= 2e-5 * scale).all()
+    assert (abs(losses - exact) <= 1e-5 * scale).all()  # worst of 2000 draws: 2e-6
     exact = REFERENCE.soft_cross_entropy_backward(exact_res)
-    np.testing.assert_allclose(COMPILED.soft_cross_entropy_backward(res), exact, rtol=0, atol=1e-5 * scale.max())
+    np.testing.assert_allclose(COMPILED.soft_cross_entropy_backward(res), exact, rtol=0, atol=2e-6 * scale.max())
 
 
 @settings(max_examples=80, deadline=None)
@@ -77,7 +77,7 @@ def test_binary_cross_entropy(places, columns, seed, weighted, scale):
     loss, res = COMPILED.binary_cross_entropy(z, y, weight)
     exact, exact_res = REFERENCE.binary_cross_entropy(z.astype(np.float64), y.astype(np.float64), weight)
     assert isinstance(res, _Known)
-    assert loss == pytest.approx(exact, rel=2e-6, abs=1e-5)
+    assert loss == pytest.approx(exact, rel=5e-7, abs=2e-6)  # worst of 2000 draws: a quarter of it
     exact = REFERENCE.binary_cross_entropy_backward(exact_res)
     np.testing.assert_allclose(COMPILED.binary_cross_entropy_backward(res), exact, rtol=0, atol=2e-6)
 

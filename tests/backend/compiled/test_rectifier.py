@@ -70,7 +70,8 @@ def test_prelu(places, channels, need_dx, seed):
     np.testing.assert_allclose(y, exact, rtol=UNIT, atol=0)
     dx, dw = COMPILED.prelu_backward(dy, res, need_dx=need_dx)
     exact_dx, exact_dw = REFERENCE.prelu_backward(dy.astype(np.float64), exact_res)
-    np.testing.assert_allclose(dw, exact_dw, rtol=0, atol=len(x) * 1e-4)
+    terms = abs(dy * np.minimum(x, 0, dtype=np.float64)).reshape(-1, channels).sum(axis=0)
+    assert (abs(dw - exact_dw) <= 10 * UNIT * terms).all()  # of 3000 draws the worst is 2.5: sums are of short pieces
     if need_dx:
         np.testing.assert_allclose(dx, exact_dx, rtol=UNIT, atol=0)
 

@@ -15,7 +15,6 @@ from layernet.backend.ops import Ops
 COMPILED, REFERENCE = CompiledOps(), Ops(np)
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 70))
 seeds = st.integers(0, 2**32 - 1)
-close = {"rtol": 0, "atol": 2e-5}
 
 
 def draw(rng, *shape):
@@ -32,7 +31,7 @@ def test_softmax(shape, seed, scale):
     # beside exp's own error, that of x - max x, absolute, is one of the value, relative
     rtol = 1e-6 + 2.0**-24 * np.ptp(x)
     np.testing.assert_allclose(y, exact, rtol=rtol, atol=1e-37)
-    np.testing.assert_allclose(y.sum(axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(y.sum(axis=-1), 1, rtol=1e-6)  # found, of 960 draws: 2.4e-7
     exact = REFERENCE.softmax_backward(dy.astype(np.float64), exact_res)
     np.testing.assert_allclose(COMPILED.softmax_backward(dy, res), exact, rtol=0, atol=2e-6)
 
@@ -50,17 +49,17 @@ def test_log_softmax(shape, seed, scale):
     x, dy = scale * draw(rng, *shape), draw(rng, *shape)
     y, res = COMPILED.log_softmax(x)
     exact, exact_res = REFERENCE.log_softmax(x.astype(np.float64))
-    np.testing.assert_allclose(y, exact, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(y, exact, rtol=5e-7, atol=5e-7)  # worst of 960 draws: a third of it
     exact = REFERENCE.log_softmax_backward(dy.astype(np.float64), exact_res)
-    np.testing.assert_allclose(COMPILED.log_softmax_backward(dy, res), exact, rtol=0, atol=3e-4)
+    np.testing.assert_allclose(COMPILED.log_softmax_backward(dy, res), exact, rtol=0, atol=2e-5)  # worst: 2.7e-6
 
 
 def test_log_softmax_of_extremes():
     x = np.array([[3e38, -3e38, 0], [-np.inf, 0, 0], [np.nan, 0, 0]], dtype=np.float32)
     y, res = COMPILED.log_softmax(x)
     lowest = np.finfo(np.float32).min
-    np.testing.assert_allclose(y[0], [0, lowest, -3e38], rtol=1e-6)
-    np.testing.assert_allclose(y[1], [lowest, -np.log(2), -np.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(y[0], [0, lowest, -3e38], rtol=1.2e-7)
+    np.testing.assert_allclose(y[1], [lowest, -np.log(2), -np.log(2)], rtol=1.2e-7)
     assert np.isnan(y[2]).all()
     assert np.isfinite(COMPILED.log_softmax_backward(np.ones_like(x), res)[:2]).all()
 
@@ -73,12 +72,12 @@ def test_layer_norm(shape, seed, scaled, shifted, mean):
     weight, bias = (draw(rng, shape[-1]) if wanted else None for wanted in (scaled, shifted))
     y, res = COMPILED.layer_norm(x, weight, bias, 1e-2)
     exact, exact_res = REFERENCE.layer_norm(x.astype(np.float64), weight, bias, 1e-2)
-    # the mean's rounding, over the least deviation
-    allowed = {"rtol": 0, "atol": 3e-5 if mean == 0 else 3e-3}
-    np.testing.assert_allclose(y, exact, **allowed)
+    # the mean's rounding, over the least deviation; worst of 1280 draws: 1.4e-6 and 1e-4, of gradients 6e-6 and 6e-4
+    atol = 1e-5 if mean == 0 else 5e-4
+    np.testing.assert_allclose(y, exact, rtol=0, atol=atol)
     exact_parts = REFERENCE.layer_norm_backward(dy.astype(np.float64), exact_res)
     for part, wanted in zip(COMPILED.layer_norm_backward(dy, res), exact_parts, strict=True):
-        np.testing.assert_allclose(part, wanted, rtol=0, atol=10 * allowed["atol"])
+        np.testing.assert_allclose(part, wanted, rtol=0, atol=5 * atol)
 
 
 @settings(max_examples=80, deadline=None)
@@ -89,10 +88,10 @@ def test_rms_norm(shape, seed, scaled):
     weight = draw(rng, shape[-1]) if scaled else None
     y, res = COMPILED.rms_norm(x, weight, 1e-2)
     exact, exact_res = REFERENCE.rms_norm(x.astype(np.float64), weight, 1e-2)
-    np.testing.assert_allclose(y, exact, **close)
+    np.testing.assert_allclose(y, exact, rtol=0, atol=6e-6)  # worst of 960 draws: 9e-7
     exact_parts = REFERENCE.rms_norm_backward(dy.astype(np.float64), exact_res)
     for part, wanted in zip(COMPILED.rms_norm_backward(dy, res), exact_parts, strict=True):
-        np.testing.assert_allclose(part, wanted, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(part, wanted, rtol=0, atol=2e-5)  # worst: 2.5e-6
 
 
 def test_sums_over_many_rows_keep_their_digits():
@@ -102,4 +101,4 @@ def test_sums_over_many_rows_keep_their_digits():
     _, dw, db = COMPILED.layer_norm_backward(dy, res)
     np.testing.assert_allclose(db, dy.sum(axis=0, dtype=np.float64), rtol=2e-6)
     xhat = REFERENCE.layer_norm(x.astype(np.float64), None, None, 1e-5)[0]
-    np.testing.assert_allclose(dw, (xhat * dy).sum(axis=0), rtol=0, atol=0.02)
+    np.testing.assert_allclose(dw, (xhat * dy).sum(axis=0), rtol=0, atol=3e-3)  # found: 5e-4, of sums up to 1000
