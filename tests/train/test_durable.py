@@ -16,6 +16,7 @@ import time
 import tracemalloc
 from collections import namedtuple
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from layernet.errors import CheckpointError, Interrupted, LayernetError, UsageEr
 from layernet.train import checkpoint
 from layernet.train.callbacks import Callback
 from layernet.train.experiment import Experiment
+from layernet.train.files import write_text
 from layernet.train.rundir import RunDirectory
 from layernet.train.trainer import Trainer
 
@@ -572,6 +574,25 @@ def test_a_log_that_cannot_be_written_ends_nothing(config: Path, tmp_path: Path)
     experiment.config.callbacks.append(Full())
     run = experiment.train(tmp_path, console=quiet())
     assert checkpoint.load(run / "checkpoints" / "last.npz").meta["step"] == 8
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        write_text(pipe, "told")
+        assert read.result() == "told"
+    assert pipe.is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for text in ("new", "newer"):
+        write_text(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "file").read_text() == text
+    with open(tmp_path / "out", "w") as stream:  # /dev/fd/N is then a file, and no place to rename anything to
+        write_text(Path(f"/dev/fd/{stream.fileno()}"), "told")
+    assert (tmp_path / "out").read_text() == "told"
+    assert sorted(os.listdir(tmp_path)) == ["file", "link", "out", "pipe"]
 
 
 @pytest.mark.parametrize("place", ["with spaces", "ümläut-走", "'quoted' \"twice\" $HOME", "x" * 200])
