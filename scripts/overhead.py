@@ -21,7 +21,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from bench.ours import Job
 
 from layernet.backend import Array
 from layernet.backend.device import host
@@ -116,6 +115,8 @@ class Watched:
 
 def outside(config: str, kernels: str, repeats: int) -> tuple[float, float]:
     """(seconds of a training step, seconds of it spent outside kernels), medians over steps."""
+    from bench.ours import Job  # beside this file: found where it is run as a script
+
     job = Job({"config": config, "kernels": kernels, "kind": "train"})
     device, optimizer = job.net.device, job.trainer.optimizer
     watched = Watched(device.ops)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-from collections import deque
+import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from layernet.backend.device import host
 from layernet.backend.random import Stream, key_of
 from layernet.data.dataset import Dataset
 from layernet.data.transforms import Transform
-from layernet.errors import ContractError, DataError, UsageError
+from layernet.errors import ContractError, DataError, Interrupted, UsageError
 
 _AHEAD = 2  # batches made in advance: one ready while the next is in the making
 _FIT_BATCH = 1024
+_SIGNALS = (KeyboardInterrupt, Interrupted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class Loader:
         """The batches of an epoch from number `start` on; the ones before are not read.
 
         What the data set or a transform raises is raised here, from the batch that failed. The thread has ended when
-        the iterator is exhausted, closed or dropped.
+        the iterator is exhausted, closed or dropped; only where a signal ends the loop, nobody waits for the batch that
+        it is making.
         """
         count = len(self)
         if not 0 <= start <= count:
@@ -164,14 +167,40 @@ def _finished(x: Array) -> Array:
 def _ahead(make: Callable[[int], Batch], numbers: range) -> Generator[Batch, None, None]:
     """The batches `make(number)`, made by one thread a little before they are asked for."""
     run = contextvars.copy_context().run  # numpy's error state, for one, is the consumer's in the thread too
-    pool = ThreadPoolExecutor(1, thread_name_prefix="layernet-loader")
-    pending: deque[Future[Batch]] = deque()
+    made: SimpleQueue[Batch | BaseException] = SimpleQueue()
+    wanted, left, waits = threading.Semaphore(1 + _AHEAD), threading.Event(), True
+
+    def work() -> None:
+        for number in numbers:
+            wanted.acquire()
+            if left.is_set():
+                return
+            try:
+                made.put(run(make, number))
+            except BaseException as error:
+                made.put(error)
+                return
+
+    # a daemon, as what is left to it when a signal ends the program may take long
+    thread = threading.Thread(target=work, name="layernet-loader", daemon=True)
+    thread.start()
     try:
         for number in numbers:
-            pending.append(pool.submit(run, make, number))
-            if len(pending) > _AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+            if number > numbers[0]:
+                wanted.release()
+            batch = made.get()
+            if isinstance(batch, BaseException):
+                thread.join()
+                raise batch
+            yield batch
+    except _SIGNALS:
+        waits = False
+        raise
+    except GeneratorExit as closed:  # while the context is dealt with: what ended the consumer's loop
+        waits = not isinstance(closed.__context__, _SIGNALS)
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        left.set()
+        wanted.release()
+        if waits and not sys.is_finalizing():
+            thread.join()

@@ -16,7 +16,7 @@ from layernet.config.experiment import ExperimentConfig, check_data, load_config
 from layernet.core.blame import blame
 from layernet.core.net import Net
 from layernet.data.dataset import split
-from layernet.data.loader import Loader, fit_transforms
+from layernet.data.loader import Batch, Loader, fit_transforms
 from layernet.errors import CheckpointError, Interrupted, LayernetError, UsageError, did_you_mean
 from layernet.train import state
 from layernet.train.changes import Changes, changes
@@ -149,7 +149,7 @@ class Experiment:
         """Loss and metrics of the net as it is on `train`, `val` or `test`."""
         return self._evaluate(split)
 
-    def _evaluate(self, split: str, between: Callable[[], None] = lambda: None) -> dict[str, float]:
+    def _evaluate(self, split: str, between: Callable[[Iterator[Batch]], Iterator[Batch]] = iter) -> dict[str, float]:
         loaders = self.loaders
         if split not in loaders:
             raise UsageError(f"the config has no data.{split}", did_you_mean(split, set(loaders) - {"train_eval"}))
@@ -259,7 +259,7 @@ class Experiment:
             except CheckpointError as error:  # written by this run, and damaged since
                 display.say(f"warning: {error}; the values of last are tested in its place")
         if "test" in self.loaders:
-            measured = self._evaluate("test", trainer.signals.check)
+            measured = self._evaluate("test", trainer.signals.between)
             row.update({f"test.{name}": value for name, value in measured.items()})
             run.write_metrics([*trainer.history, row])
             trainer.tested(row)

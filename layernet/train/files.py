@@ -15,10 +15,21 @@ except ImportError:  # Windows: there, nothing is locked
 
 from layernet.errors import LayernetError, UsageError
 
+_DEVICES = (Path("/dev"), Path("/dev/fd"))
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes its place at `path`, durably, when the block ends well, and vanishes otherwise."""
+    """A binary file that takes its place at `path`, durably, when the block ends well, and vanishes otherwise.
+
+    A link stays one, to the new file. What is no file, as a pipe or /dev/stdout, is written to as it is.
+    """
+    if path.exists() and (not path.is_file() or path.parent in _DEVICES):
+        with open(path, "wb") as stream:
+            yield stream
+        return
+    if path.is_symlink():
+        path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as stream:

@@ -1,4 +1,4 @@
-"""Signals that end training: the first is noted and answered at the next step or batch, the second acts at once."""
+"""Signals that end training: the first is noted and answered after the step or batch, the second acts at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from layernet.errors import Interrupted
+
+T = TypeVar("T")
 
 _NUMBERS = [int(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -22,12 +24,25 @@ class Signals:
 
     def __init__(self) -> None:
         self._came: int | None = None
-        self._noting = False
+        self._noting = self._waiting = False
 
     def check(self) -> None:
         """Raise Interrupted where one has come."""
         if self._came is not None:
             raise Interrupted(self._came)
+
+    def between(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches. A signal is answered before each of them and while it is waited for: Interrupted."""
+        while True:
+            self.check()
+            self._waiting = True
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                self._waiting = False
+            yield batch
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -44,6 +59,8 @@ class Signals:
         def note(number: int, frame: FrameType | None) -> None:
             self._came = number
             restore()  # whichever comes second
+            if self._waiting:
+                self.check()
 
         for number in _NUMBERS:
             if signal.getsignal(number) is not signal.SIG_IGN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -98,8 +98,8 @@ class Trainer:
     def fit(self) -> None:
         """Train from `step` to the end.
 
-        Raises Interrupted on SIGINT, SIGTERM or SIGHUP, after the step or, in an evaluation, the batch at hand;
-        NumericsError on a loss or gradient not finite.
+        Raises Interrupted on SIGINT, SIGTERM or SIGHUP: after the step or, in an evaluation, the batch at hand, at once
+        where data is waited for. Raises NumericsError on a loss or gradient not finite.
         """
         error: BaseException | None = None
         # a value that is not finite shows in the loss, and ends the run there: no warnings of numpy's on the way
@@ -122,8 +122,9 @@ class Trainer:
 
     def _train_epoch(self, epoch: int, start: int) -> None:
         with closing(self.loaders["train"].batches(epoch, start * self.accumulate)) as batches:
+            waited_for = self.signals.between(batches)
             clock = time.perf_counter()
-            while micro_batches := list(islice(batches, self.accumulate)):
+            while micro_batches := list(islice(waited_for, self.accumulate)):
                 self.train_step(*micro_batches)
                 self.row_seconds += time.perf_counter() - clock
                 self._row_due = self.step % self._every == 0 or not self._going
@@ -224,7 +225,7 @@ class Trainer:
     def evaluate(self, split: str) -> dict[str, float]:
         """Loss and metrics of the net on one split, with its averaged values where there is an average."""
         with self.averaged():
-            return evaluate(self.config, self.net, self.loaders[split], self.signals.check)
+            return evaluate(self.config, self.net, self.loaders[split], self.signals.between)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Within it, the net has the values that are evaluated and saved: the averaged ones where there are any."""
@@ -281,18 +282,17 @@ class Trainer:
 
 
 def evaluate(
-    config: ExperimentConfig, net: Net, loader: Loader, between: Callable[[], None] = lambda: None
+    config: ExperimentConfig, net: Net, loader: Loader, between: Callable[[Iterator[Batch]], Iterator[Batch]] = iter
 ) -> dict[str, float]:
     """Loss, objectives and metrics of a net over a whole data set, in evaluation mode.
 
-    `between` is called before every batch, and may raise.
+    `between` gets the batches and gives them back; it may raise before each.
     """
     meter = Meter(config.objectives, config.metrics)
     meter.add(penalties_of(config.objectives, net))
     losses = without_penalties(config.objectives)
     with closing(loader.batches(0)) as batches, np.errstate(all="ignore"):
-        for batch in batches:
-            between()
+        for batch in between(batches):
             tape = net.forward(batch.x, recording=False)
             meter.update(ObjectivesPass(losses, net, tape, batch.target), tape, batch.target)
     return meter.result()

@@ -175,6 +175,11 @@ def test_a_loss_or_penalty(argv: list[str], code: int, words: str, capsys: pytes
     assert words in capsys.readouterr().out
 
 
+def test_a_report_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gradcheck", "MSE", "--json-file", "no/where.json"]) == 2
+    assert capsys.readouterr().err.startswith("error: cannot write no/where.json: No such file")
+
+
 def test_built_in_by_name_with_a_row_a_case(capsys: pytest.CaptureFixture[str]) -> None:
     Path("net.yaml").write_text(CONFIG.replace("LAYER", "Scale"))
     argv = ["gradcheck", "Linear", "MSE", "L2Penalty", "net.yaml", "--json-file", "found.json"]

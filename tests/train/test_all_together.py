@@ -13,6 +13,7 @@ from layernet.errors import Interrupted
 from layernet.train import checkpoint
 from layernet.train.callbacks import Callback
 from layernet.train.experiment import Experiment
+from tests.train.conftest import Uncut
 from tests.train.small import CONFIG, assert_same_end, callback, quiet
 from tests.train.test_callbacks import COUNTING, Crash, InterruptAt
 
@@ -21,11 +22,11 @@ STEPS = (
 )
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    path = tmp_path / "source.yaml"
-    path.write_text(CONFIG)
-    return Experiment.load(path, {"train.epochs": 1, "seed": 9}).train(tmp_path / "source", console=quiet())
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "source.yaml").write_text(CONFIG)
+    return Experiment.load(folder / "source.yaml", {"train.epochs": 1, "seed": 9}).train(folder, console=quiet())
 
 
 def overrides(source: Path) -> dict[str, Any]:
@@ -56,11 +57,11 @@ def overrides(source: Path) -> dict[str, Any]:
     [InterruptAt(1), InterruptAt(6), InterruptAt(10), InterruptAt(13), InterruptAt(21), Crash(17), Crash(23)],
     ids=repr,
 )
-def test_all_together_resumes_to_the_same_bits(source: Path, tmp_path: Path, ending: Callback) -> None:
+def test_all_together_resumes_to_the_same_bits(source: Path, tmp_path: Path, ending: Callback, uncut: Uncut) -> None:
     (tmp_path / "counting.py").write_text(COUNTING)
     config = tmp_path / "small.yaml"
     config.write_text(CONFIG)
-    whole = Experiment.load(config, overrides(source)).train(tmp_path / "whole", console=quiet())
+    whole = uncut(config, overrides(source))
     experiment = Experiment.load(config, overrides(source))
     with callback(experiment, ending), pytest.raises((Interrupted, RuntimeError)):
         experiment.train(tmp_path / "cut", console=quiet())

@@ -22,6 +22,7 @@ from layernet.train.callbacks import Callback
 from layernet.train.experiment import Experiment
 from layernet.train.rundir import RunDirectory
 from layernet.train.trainer import Trainer
+from tests.train.conftest import Uncut
 from tests.train.small import InterruptAt, assert_same_end, callback, files_of, quiet, rows, written
 
 
@@ -33,8 +34,8 @@ def config(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "step", [1, 7, 10, 23, 49]
 )  # in and at the end of an epoch, at a checkpoint, just before the end
-def test_an_interrupted_run_resumes_to_the_same_bits(config: Path, tmp_path: Path, step: int) -> None:
-    whole = Experiment.load(config).train(tmp_path / "whole", console=quiet())
+def test_an_interrupted_run_resumes_to_the_same_bits(config: Path, tmp_path: Path, step: int, uncut: Uncut) -> None:
+    whole = uncut(config)
     experiment = Experiment.load(config)
     handler = signal.getsignal(signal.SIGINT)
     with callback(experiment, InterruptAt(step)), pytest.raises(Interrupted) as caught:
@@ -73,12 +74,12 @@ def test_a_second_signal_says_what_is_left(
     assert capsys.readouterr().err.startswith(f"interrupted; {cure}")
 
 
-def test_a_signal_after_the_last_step_is_not_lost(config: Path, tmp_path: Path) -> None:
+def test_a_signal_after_the_last_step_is_not_lost(config: Path, tmp_path: Path, uncut: Uncut) -> None:
     class InterruptAtTheEnd(Callback):
         def on_stop(self, trainer: Trainer, error: BaseException | None) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
-    whole = Experiment.load(config).train(tmp_path / "whole", console=quiet())
+    whole = uncut(config)
     experiment = Experiment.load(config)
     with callback(experiment, InterruptAtTheEnd()), pytest.raises(Interrupted):
         experiment.train(tmp_path / "cut", console=quiet())
@@ -104,9 +105,9 @@ def test_a_run_that_a_callback_stopped_stays_stopped(config: Path, tmp_path: Pat
     assert checkpoint.load(run / "checkpoints" / "last.npz").meta["step"] == step
 
 
-def test_a_run_goes_on_for_longer_as_if_it_had_been_meant_to(config: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_for_longer_as_if_it_had_been_meant_to(config: Path, tmp_path: Path, uncut: Uncut) -> None:
     constant: dict[str, Any] = {"schedule": "Constant", "data.val": {"fraction": 0.2}}
-    whole = Experiment.load(config, {**constant, "train.epochs": 4}).train(tmp_path / "whole", console=quiet())
+    whole = uncut(config, {**constant, "train.epochs": 4})
 
     class StopAt(Callback):
         def on_step(self, trainer: Trainer) -> None:
@@ -218,11 +219,11 @@ def test_averages_are_evaluated_and_saved_and_resume_to_the_same_bits(
 
 
 @pytest.mark.parametrize("step", [12, 23, 30])  # before a lowering, between two, at an evaluation that lowers
-def test_a_plateau_lowers_and_resumes_to_the_same_bits(config: Path, tmp_path: Path, step: int) -> None:
+def test_a_plateau_lowers_and_resumes_to_the_same_bits(config: Path, tmp_path: Path, step: int, uncut: Uncut) -> None:
     # nothing is ever better by 90 %: every second evaluation after the first lowers
     schedule = {"type": "Plateau", "factor": 0.5, "patience": 1, "watch": "val.loss", "threshold": 0.9}
     overrides = {"schedule": schedule, "data.val": {"fraction": 0.2}}
-    whole = Experiment.load(config, overrides).train(tmp_path / "whole", console=quiet())
+    whole = uncut(config, overrides)
     assert [float(row["lr"]) for row in rows(whole)[:-1]] == [0.01, 0.01, 0.01, 0.005, 0.005]
     experiment = Experiment.load(config, overrides)
     with callback(experiment, InterruptAt(step)), pytest.raises(Interrupted):
